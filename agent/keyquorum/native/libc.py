@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few calls of the C library that Python's standard library lacks, or costs an import for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from keyquorum.native.library import ADDRESS, INT, SIZE, function
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LONG = ctypes.c_long
+
+_syscall = _LIBC.syscall
+_syscall.restype = _LONG
+_mmap = function(_LIBC, "mmap", ADDRESS, ADDRESS, SIZE, INT, INT, INT, _LONG)
+_mlock = function(_LIBC, "mlock", INT, ADDRESS, SIZE)
+_madvise = function(_LIBC, "madvise", INT, ADDRESS, SIZE, INT)
+_prctl = function(_LIBC, "prctl", INT, INT, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_move = function(_LIBC, "memmove", ADDRESS, ADDRESS, ADDRESS, SIZE)
+_zero = function(_LIBC, "explicit_bzero", None, ADDRESS, SIZE)
+
+_FAILED = ctypes.c_void_p(-1).value
+_SYS_MEMFD_SECRET = 447  # the same number on every architecture since Linux 5.14
+_PROT_READ_WRITE = 3
+_MAP_SHARED, _MAP_PRIVATE, _MAP_ANONYMOUS = 0x01, 0x02, 0x20
+_MADV_DONTFORK, _MADV_DONTDUMP = 10, 16
+_PR_SET_DUMPABLE = 4
+
+
+def last_error() -> OSError:
+    """Return the error of the last call made through this module."""
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def system_call(number: int, *arguments: object) -> int:
+    """Make a system call that the C library has no wrapper for; raises OSError."""
+    result = int(_syscall(_LONG(number), *arguments))
+    if result < 0:
+        raise last_error()
+    return result
+
+
+def map_secret_memory(size: int) -> int:
+    """Map `size` bytes of memfd_secret(2) memory: locked, absent from the kernel's direct map; raises OSError."""
+    descriptor = system_call(_SYS_MEMFD_SECRET, INT(os.O_CLOEXEC))
+    try:
+        os.ftruncate(descriptor, size)
+        address = _mmap(None, size, _PROT_READ_WRITE, _MAP_SHARED, descriptor, 0)
+        if address == _FAILED:
+            raise last_error()
+        return int(address)
+    finally:
+        os.close(descriptor)
+
+
+def map_locked_memory(size: int) -> tuple[int, bool]:
+    """Map `size` bytes kept out of swap, core dumps and children; also say whether the lock was granted."""
+    address = _mmap(None, size, _PROT_READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS, -1, 0)
+    if address == _FAILED:
+        raise last_error()
+    locked = _mlock(address, size) == 0
+    _madvise(address, size, _MADV_DONTDUMP)
+    _madvise(address, size, _MADV_DONTFORK)
+    return int(address), locked
+
+
+def forbid_dumps() -> None:
+    """No core dump of this process, and no other process of the same user may read its memory."""
+    _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def copy(target: int, source: int, size: int) -> None:
+    """Copy memory between two addresses."""
+    _move(target, source, size)
+
+
+def zero(address: int, size: int) -> None:
+    """Overwrite memory with zeros in a way that no compiler leaves out."""
+    _zero(address, size)
