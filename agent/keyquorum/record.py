@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, dataclass_transform
 else:
 
-    def dataclass_transform(**_options: bool):  # noqa: ANN202 (only type checkers need the real one)
+    def dataclass_transform(**_options):  # noqa: ANN003, ANN201 (type checkers see the real one)
         """Do nothing at run time."""
         return lambda cls: cls
 
@@ -25,7 +25,8 @@ class Record:
     _fields: tuple[str, ...] = ()
 
     def __init_subclass__(cls) -> None:
-        own = tuple(name for name in cls.__dict__.get("__annotations__", {}) if not name.startswith("_"))
+        annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 (inspect costs a boot too much)
+        own = tuple(name for name in annotations if not name.startswith("_"))
         cls._fields = tuple(dict.fromkeys(cls._fields + own))
 
     def __init__(self, **values: Any) -> None:
@@ -48,7 +49,7 @@ class Record:
         return tuple(getattr(self, name) for name in self._fields)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and isinstance(other, Record) and self._values() == other._values()
+        return isinstance(other, type(self)) and type(other) is type(self) and self._values() == other._values()
 
     def __hash__(self) -> int:
         return hash((type(self), self._values()))

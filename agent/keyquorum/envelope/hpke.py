@@ -44,7 +44,10 @@ def open_sealed(kem: str, identity: Identity, enc: bytes, ciphertext: bytes, inf
 def _schedule(kem: str, shared: Secret, info: bytes) -> Secret:
     """Key schedule (RFC 9180 §5.1), mode base, no PSK: the AEAD key followed by the nonce of the first message."""
     suite = b"HPKE" + b"".join(number.to_bytes(2, "big") for number in (_KEM_IDS[kem], _KDF_ID, _AEAD_ID))
-    with _labeled_extract(suite, b"", b"psk_id_hash", b"") as psk_id, _labeled_extract(suite, b"", b"info_hash", info) as info_hash:
+    with (
+        _labeled_extract(suite, b"", b"psk_id_hash", b"") as psk_id,
+        _labeled_extract(suite, b"", b"info_hash", info) as info_hash,
+    ):
         context = b"\x00" + bytes(psk_id.view) + bytes(info_hash.view)
     with _labeled_extract(suite, shared, b"secret", b"") as secret:
         with (

@@ -51,7 +51,7 @@ class _Rules:
     memo: dict[str, str] = {}  # noqa: RUF012 (part of the scanner's contract)
 
 
-_scan = make_scanner(_Rules)
+_scan = make_scanner(_Rules)  # type: ignore[arg-type]  # typeshed describes the result, not the argument
 
 
 def parse(data: bytes, what: str, cap: int, error: ErrorType) -> Any:

@@ -12,6 +12,10 @@ from keyquorum.errors import KeyquorumError
 from keyquorum.native.library import ADDRESS, INT, SIZE, TEXT, function, load
 from keyquorum.secret import Secret
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 _LIB = load(("libcrypto.so.3",), "libssl3t64 (libssl3 on Debian 12)")
 
 _md_fetch = function(_LIB, "EVP_MD_fetch", ADDRESS, ADDRESS, TEXT, TEXT)
@@ -93,7 +97,11 @@ def sha3(algorithm: bytes, size: int, *parts: Secret | bytes) -> Secret:
                 _md_update(context, part.address, part.size)
             else:
                 _md_update_public(context, part, len(part))
-        finish = _md_xof(context, output.address, size) if algorithm.startswith(b"SHAKE") else _md_final(context, output.address, None)
+        finish = (
+            _md_xof(context, output.address, size)
+            if algorithm.startswith(b"SHAKE")
+            else _md_final(context, output.address, None)
+        )
         _check(finish, "hashing")
     finally:
         _md_free(context)
@@ -128,7 +136,7 @@ class Key:
             _context_free(context)
         return cls(result.value or 0)
 
-    def __enter__(self) -> Key:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,6 +19,11 @@ TAG_SIZE = 16
 _ARGON2ID13 = 2
 
 _sha256 = function(_LIB, "crypto_hash_sha256", INT, ADDRESS, TEXT, _LONG)
+_sha256_init = function(_LIB, "crypto_hash_sha256_init", INT, ADDRESS)
+_sha256_update = function(_LIB, "crypto_hash_sha256_update", INT, ADDRESS, ADDRESS, _LONG)
+_sha256_update_public = function(_LIB, "crypto_hash_sha256_update", INT, ADDRESS, TEXT, _LONG)
+_sha256_final = function(_LIB, "crypto_hash_sha256_final", INT, ADDRESS, ADDRESS)
+_SHA256_STATE = int(function(_LIB, "crypto_hash_sha256_statebytes", SIZE)())
 _hmac_init = function(_LIB, "crypto_auth_hmacsha256_init", INT, ADDRESS, ADDRESS, SIZE)
 _hmac_update = function(_LIB, "crypto_auth_hmacsha256_update", INT, ADDRESS, ADDRESS, _LONG)
 _hmac_update_public = function(_LIB, "crypto_auth_hmacsha256_update", INT, ADDRESS, TEXT, _LONG)
@@ -30,13 +35,46 @@ _x25519 = function(_LIB, "crypto_scalarmult_curve25519", INT, ADDRESS, ADDRESS, 
 _x25519_base = function(_LIB, "crypto_scalarmult_curve25519_base", INT, TEXT, ADDRESS)
 _argon2id = function(_LIB, "crypto_pwhash", INT, ADDRESS, _LONG, ADDRESS, _LONG, TEXT, _LONG, SIZE, INT)
 _open_ietf = function(
-    _LIB, "crypto_aead_chacha20poly1305_ietf_decrypt", INT, ADDRESS, ADDRESS, ADDRESS, TEXT, _LONG, TEXT, _LONG, ADDRESS, ADDRESS
+    _LIB,
+    "crypto_aead_chacha20poly1305_ietf_decrypt",
+    INT,
+    ADDRESS,
+    ADDRESS,
+    ADDRESS,
+    TEXT,
+    _LONG,
+    TEXT,
+    _LONG,
+    ADDRESS,
+    ADDRESS,
 )
 _open_x = function(
-    _LIB, "crypto_aead_xchacha20poly1305_ietf_decrypt", INT, ADDRESS, ADDRESS, ADDRESS, TEXT, _LONG, TEXT, _LONG, TEXT, ADDRESS
+    _LIB,
+    "crypto_aead_xchacha20poly1305_ietf_decrypt",
+    INT,
+    ADDRESS,
+    ADDRESS,
+    ADDRESS,
+    TEXT,
+    _LONG,
+    TEXT,
+    _LONG,
+    TEXT,
+    ADDRESS,
 )
 _seal_x = function(
-    _LIB, "crypto_aead_xchacha20poly1305_ietf_encrypt", INT, ADDRESS, ADDRESS, ADDRESS, _LONG, TEXT, _LONG, ADDRESS, TEXT, ADDRESS
+    _LIB,
+    "crypto_aead_xchacha20poly1305_ietf_encrypt",
+    INT,
+    ADDRESS,
+    ADDRESS,
+    ADDRESS,
+    _LONG,
+    TEXT,
+    _LONG,
+    ADDRESS,
+    TEXT,
+    ADDRESS,
 )
 
 
@@ -44,6 +82,17 @@ def sha256(data: bytes) -> bytes:
     """Hash public bytes."""
     digest = ctypes.create_string_buffer(SHA256_SIZE)
     _sha256(digest, data, len(data))
+    return digest.raw
+
+
+def sha256_over_secret(prefix: bytes, data: Secret) -> bytes:
+    """Hash public bytes followed by secret ones; the digest is public."""
+    digest = ctypes.create_string_buffer(SHA256_SIZE)
+    with Secret(_SHA256_STATE) as state:
+        _sha256_init(state.address)
+        _sha256_update_public(state.address, prefix, len(prefix))
+        _sha256_update(state.address, data.address, data.size)
+        _sha256_final(state.address, digest)
     return digest.raw
 
 
@@ -126,15 +175,15 @@ def open_chacha20poly1305(key: Secret, nonce: Secret, sealed: bytes, context: by
     if len(sealed) < TAG_SIZE:
         return None
     plain = Secret(len(sealed) - TAG_SIZE)
-    if _open_ietf(
-        plain.address, None, None, sealed, len(sealed), context, len(context), nonce.address, key.address
-    ):
+    if _open_ietf(plain.address, None, None, sealed, len(sealed), context, len(context), nonce.address, key.address):
         plain.wipe()
         return None
     return plain
 
 
-def open_xchacha20poly1305(key: Secret, nonce: bytes, sealed: bytes, context: bytes, into: type[Secret]) -> Secret | None:
+def open_xchacha20poly1305(
+    key: Secret, nonce: bytes, sealed: bytes, context: bytes, into: type[Secret]
+) -> Secret | None:
     """Open an XChaCha20-Poly1305 ciphertext (24-byte nonce) into a secret of the given type."""
     if len(sealed) < TAG_SIZE or len(nonce) != 24:
         return None
