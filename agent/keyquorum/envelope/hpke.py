@@ -49,14 +49,14 @@ def _schedule(kem: str, shared: Secret, info: bytes) -> Secret:
         _labeled_extract(suite, b"", b"info_hash", info) as info_hash,
     ):
         context = b"\x00" + bytes(psk_id.view) + bytes(info_hash.view)
-    with _labeled_extract(suite, shared, b"secret", b"") as secret:
-        with (
-            _labeled_expand(suite, secret, b"key", context, 32) as key,
-            _labeled_expand(suite, secret, b"base_nonce", context, 12) as nonce,
-        ):
-            keys = Secret(44)
-            keys.view[:32], keys.view[32:] = key.view, nonce.view
-            return keys
+    with (
+        _labeled_extract(suite, shared, b"secret", b"") as secret,
+        _labeled_expand(suite, secret, b"key", context, 32) as key,
+        _labeled_expand(suite, secret, b"base_nonce", context, 12) as nonce,
+    ):
+        keys = Secret(44)
+        keys.view[:32], keys.view[32:] = key.view, nonce.view
+        return keys
 
 
 def _labeled_extract(suite: bytes, salt: Secret | bytes, label: bytes, material: Secret | bytes) -> Secret:

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
         def erase(self, task: OpenTask) -> None:
             """Forget the fragment, if the holder keeps anything of its own; nothing to forget is no error."""
 
+        def retire(self, task: OpenTask) -> None:
+            """Forget fragments of the same volume that belong to other sets; called once the new set is committed."""
+
 
 class Subject(Record):
     """Which fragment of which volume: the names a holder files it under, and shows."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header descriptor: what of a LUKS2 header decides how data is read, and is therefore bound (I5, docs/token.md §3).
+"""The header descriptor: what of a LUKS2 header decides how data is read and is therefore bound (I5; docs/token.md §3).
 
 It is read from the JSON metadata of the private header copy that is then also used for opening.
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from keyquorum.errors import MalformedError, TamperingError
 
-    ErrorType = type[MalformedError] | type[TamperingError]
+    ErrorType = type[MalformedError | TamperingError]
 
 MAX_INTEGER = 1 << 63
 _SPACE = " \t\n\r"

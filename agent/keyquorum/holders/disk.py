@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holder `disk`: a small attached disk or partition keeps the envelope (docs/holders-disk.md).
+
+The identity that opens the envelope is in the signed set in the volume's header: whoever has only the fragment disk
+has nothing, and whoever has only the volume lacks the envelope.
+"""
+
+from __future__ import annotations
+
+from keyquorum.errors import RefusedError, TamperingError
+from keyquorum.holders.contract import Held, OpenTask, SealTask
+from keyquorum.linux import block, fragment_disk
+from keyquorum.model import strict_json
+from keyquorum.model.fields import Fields
+from keyquorum.model.fragment_disk import Entry
+from keyquorum.secret import Identity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+class DiskHolder:
+    """See the contract in `holders.contract`."""
+
+    keeps_envelope = True
+
+    def needs_person(self, _where: Mapping[str, Any]) -> bool:
+        """A disk asks nothing."""
+        return False
+
+    def seal(self, task: SealTask) -> dict[str, Any]:
+        """Add the envelope to the disk's catalogue."""
+        path = block.resolve(task.options.device)
+        header, _ = fragment_disk.read(path)
+        subject = task.subject
+        added = Entry(
+            volume=subject.volume,
+            set_id=subject.set_id,
+            epoch=subject.epoch,
+            index=subject.index,
+            envelope=task.envelope,
+        )
+        fragment_disk.change(
+            path, lambda entries: (*(e for e in entries if _place(e) != _place(added)), added), header.disk_id
+        )
+        return {"disk": header.disk_id.hex(), "identity": strict_json.to_base64(bytes(task.identity.view))}
+
+    def open(self, task: OpenTask) -> Held:
+        """Find the disk, whatever it is called today, and read the envelope."""
+        disk_id, identity = _read_where(task.where)
+        path = block.find_fragment_disk(disk_id, task.deadline)
+        header, entries = fragment_disk.read(path, disk_id)
+        subject = task.subject
+        wanted = (subject.volume, subject.set_id, subject.index)
+        for entry in entries:
+            if _place(entry) == wanted:
+                return Held(identity=Identity.from_view(identity), envelope=entry.envelope)
+        others = sum(1 for entry in entries if entry.volume == subject.volume)
+        what = (
+            "only fragments of another set of this volume"
+            if others
+            else f"{len(entries)} fragments, none of this volume"
+        )
+        raise RefusedError(
+            f"disk {fragment_disk.show_id(header.disk_id)} at {path} holds {what}", tampered=bool(others)
+        )
+
+    def erase(self, task: OpenTask) -> None:
+        """Remove this set's fragments of the volume from the disk."""
+        self._drop(task, lambda entry: entry.set_id == task.subject.set_id)
+
+    def retire(self, task: OpenTask) -> None:
+        """Remove what other sets of the volume left on the disk."""
+        self._drop(task, lambda entry: entry.set_id != task.subject.set_id)
+
+    def _drop(self, task: OpenTask, unwanted: Any) -> None:
+        disk_id, _ = _read_where(task.where)
+        path = block.find_fragment_disk(disk_id, task.deadline)
+        volume = task.subject.volume
+        fragment_disk.change(
+            path, lambda entries: tuple(e for e in entries if e.volume != volume or not unwanted(e)), disk_id
+        )
+
+
+def _place(entry: Entry) -> tuple[str, bytes, int]:
+    return entry.volume, entry.set_id, entry.index
+
+
+def _read_where(where: dict[str, Any]) -> tuple[bytes, bytes]:
+    fields = Fields(where, "set", TamperingError, "where")
+    disk_id, identity = fields.hexadecimal("disk", 16), fields.data("identity", size=32)
+    fields.finish()
+    return disk_id, identity
+
+
+HOLDER = DiskHolder()

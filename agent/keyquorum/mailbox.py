@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads that may never come back, and the box in which those that do leave their results.
+
+`threading` and `queue` cost a boot more than the two locks that are needed. A thread that hangs in the kernel is
+simply left behind: nobody joins it, and it dies with the process (I3).
+"""
+
+from __future__ import annotations
+
+import _thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Mailbox:
+    """Results from any number of threads, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+        self._guard = _thread.allocate_lock()
+        self._arrived = _thread.allocate_lock()
+        self._arrived.acquire()
+
+    def put(self, item: Any) -> None:
+        """Leave a result and wake the reader."""
+        with self._guard:
+            self._items.append(item)
+            if self._arrived.locked():
+                self._arrived.release()
+
+    def take(self, seconds: float) -> list[Any]:
+        """Wait up to `seconds` and return everything that has arrived, perhaps nothing."""
+        self._arrived.acquire(timeout=max(0.0, seconds))
+        with self._guard:
+            items, self._items = self._items, []
+        return items
+
+    def run(self, work: Callable[[], Any]) -> None:
+        """Do `work` in a thread of its own; what it returns arrives here. `work` raises nothing."""
+        _thread.start_new_thread(lambda: self.put(work()), ())
