@@ -38,7 +38,6 @@ def unwrap(kek: KeyEncryptionKey, wrapped: WrappedKey, binding: bytes) -> Volume
         plain = sodium.open_xchacha20poly1305(key, wrapped.nonce, wrapped.ciphertext, binding, VolumeKey)
     if plain is None:
         raise TamperingError("volume key", "wrap", "was not wrapped by this set for this header")
-    assert isinstance(plain, VolumeKey)
     return plain
 
 

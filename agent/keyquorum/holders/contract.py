@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
+    from keyquorum.model.volume_set import Placement, VolumeSet
     from keyquorum.secret import Identity, Secret
 
     class Answers(Protocol):
@@ -102,3 +103,17 @@ class Held(Record):
 
     identity: Identity
     envelope: Any = None
+
+
+def open_task(
+    volume_set: VolumeSet, placement: Placement, answers: Answers, tuning: Tuning, deadline: float
+) -> OpenTask:
+    """Return the task of asking one holder of a set."""
+    subject = Subject(
+        volume=volume_set.volume,
+        set_id=volume_set.set_id,
+        epoch=volume_set.epoch,
+        index=placement.index,
+        name=placement.name,
+    )
+    return OpenTask(subject=subject, where=placement.where, answers=answers, tuning=tuning, deadline=deadline)

@@ -84,6 +84,11 @@ def tokens(metadata: bytes) -> dict[str, dict[str, Any]]:
     return {number: token for number, token in table.items() if isinstance(token, dict)}
 
 
+def keyslots(metadata: bytes) -> list[str]:
+    """Return the numbers of the header's keyslots."""
+    return sorted(_table(strict_json.parse(metadata, _WHAT, MAX_METADATA, TamperingError), "keyslots"))
+
+
 def _table(table: Any, name: str) -> dict[str, Any]:
     value = table.get(name) if isinstance(table, dict) else None
     if not isinstance(value, dict):

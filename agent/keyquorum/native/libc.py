@@ -20,12 +20,15 @@ _prctl = function(_LIBC, "prctl", INT, INT, ctypes.c_ulong, ctypes.c_ulong, ctyp
 _move = function(_LIBC, "memmove", ADDRESS, ADDRESS, ADDRESS, SIZE)
 _zero = function(_LIBC, "explicit_bzero", None, ADDRESS, SIZE)
 
+_setrlimit = function(_LIBC, "setrlimit", INT, INT, ADDRESS)
+
 _FAILED = ctypes.c_void_p(-1).value
 _SYS_MEMFD_SECRET = 447  # the same number on every architecture since Linux 5.14
 _PROT_READ_WRITE = 3
 _MAP_SHARED, _MAP_PRIVATE, _MAP_ANONYMOUS = 0x01, 0x02, 0x20
 _MADV_DONTFORK, _MADV_DONTDUMP = 10, 16
 _PR_SET_DUMPABLE = 4
+_RLIMIT_CORE = 4
 
 
 def last_error() -> OSError:
@@ -69,6 +72,7 @@ def map_locked_memory(size: int) -> tuple[int, bool]:
 def forbid_dumps() -> None:
     """No core dump of this process, and no other process of the same user may read its memory."""
     _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _setrlimit(_RLIMIT_CORE, (ctypes.c_ulong * 2)(0, 0))
 
 
 def copy(target: int, source: int, size: int) -> None:

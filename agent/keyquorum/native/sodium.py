@@ -9,6 +9,12 @@ from keyquorum.errors import KeyquorumError
 from keyquorum.native.library import ADDRESS, INT, SIZE, TEXT, function, load
 from keyquorum.secret import Secret
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    SecretKind = TypeVar("SecretKind", bound=Secret)
+
 _LONG = ctypes.c_ulonglong
 _LIB = load(("libsodium.so.23", "libsodium.so.26", "libsodium.so"), "libsodium23")
 if function(_LIB, "sodium_init", INT)() < 0:
@@ -34,6 +40,7 @@ _point_ok = function(_LIB, "crypto_core_ed25519_is_valid_point", INT, TEXT)
 _x25519 = function(_LIB, "crypto_scalarmult_curve25519", INT, ADDRESS, ADDRESS, TEXT)
 _x25519_base = function(_LIB, "crypto_scalarmult_curve25519_base", INT, TEXT, ADDRESS)
 _argon2id = function(_LIB, "crypto_pwhash", INT, ADDRESS, _LONG, ADDRESS, _LONG, TEXT, _LONG, SIZE, INT)
+_random = function(_LIB, "randombytes_buf", None, ADDRESS, SIZE)
 _open_ietf = function(
     _LIB,
     "crypto_aead_chacha20poly1305_ietf_decrypt",
@@ -76,6 +83,13 @@ _seal_x = function(
     TEXT,
     ADDRESS,
 )
+
+
+def random_secret(kind: type[SecretKind], size: int) -> SecretKind:
+    """Return `size` random bytes of the kernel's in protected memory."""
+    secret = kind(size)
+    _random(secret.address, size)
+    return secret
 
 
 def sha256(data: bytes) -> bytes:
@@ -182,8 +196,8 @@ def open_chacha20poly1305(key: Secret, nonce: Secret, sealed: bytes, context: by
 
 
 def open_xchacha20poly1305(
-    key: Secret, nonce: bytes, sealed: bytes, context: bytes, into: type[Secret]
-) -> Secret | None:
+    key: Secret, nonce: bytes, sealed: bytes, context: bytes, into: type[SecretKind]
+) -> SecretKind | None:
     """Open an XChaCha20-Poly1305 ciphertext (24-byte nonce) into a secret of the given type."""
     if len(sealed) < TAG_SIZE or len(nonce) != 24:
         return None
@@ -201,7 +215,7 @@ def seal_xchacha20poly1305(key: Secret, nonce: bytes, plain: Secret, context: by
     return sealed.raw
 
 
-def argon2id(passphrase: Secret, salt: bytes, passes: int, memory: int, into: type[Secret]) -> Secret:
+def argon2id(passphrase: Secret, salt: bytes, passes: int, memory: int, into: type[SecretKind]) -> SecretKind:
     """Derive 32 bytes from a passphrase by Argon2id 1.3 with one lane; `memory` in bytes, `salt` of 16 bytes."""
     key = into(32)
     if _argon2id(key.address, 32, passphrase.address, passphrase.size, salt, passes, memory, _ARGON2ID13):

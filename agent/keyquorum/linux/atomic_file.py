@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are there whole or not at all, also after a power cut: write, flush, rename, flush the directory."""
+
+from __future__ import annotations
+
+import os
+
+from keyquorum.errors import KeyquorumError
+
+
+def write(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Create or replace `path`; missing directories are made, readable by root only when the file is."""
+    directory = os.path.dirname(path)
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        os.makedirs(directory, 0o700 if mode == 0o600 else 0o755, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            os.fchmod(descriptor, mode)
+            written = 0
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+            os.fsync(descriptor)
+            os.rename(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        finally:
+            os.close(descriptor)
+        sync_directory(directory)
+    except OSError as error:
+        raise KeyquorumError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def remove(path: str) -> None:
+    """Remove a file; a missing one is no error."""
+    try:
+        os.unlink(path)
+        sync_directory(os.path.dirname(path))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise KeyquorumError(f"{path} cannot be removed: {error.strerror}") from None
+
+
+def sync_directory(directory: str) -> None:
+    """Flush a directory's entries; raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for the kernel to announce a device, so that a holder that is plugged in late is asked at once.
+
+A boot cannot afford pyroute2 for this; the daemon, which watches for longer and for more, uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from _socket import SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, socket
+
+_AF_NETLINK, _KOBJECT_UEVENT = 16, 15
+_KERNEL_GROUP = 1
+_INTERESTING = (b"SUBSYSTEM=block\0", b"SUBSYSTEM=tpmrm\0", b"SUBSYSTEM=usb\0")
+_SETTLE = 0.3  # a disk's partitions follow the disk within this time
+
+
+class DeviceEvents:
+    """A listener. Where the kernel grants none, `wait` is a plain pause, so that polling still works."""
+
+    def __init__(self) -> None:
+        self._socket: socket | None
+        try:
+            self._socket = socket(_AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, _KOBJECT_UEVENT)
+            self._socket.bind((0, _KERNEL_GROUP))
+        except OSError:
+            self._socket = None
+
+    def wait(self, seconds: float) -> None:
+        """Return when an interesting device came or `seconds` have passed."""
+        end = time.monotonic() + seconds
+        if self._socket is None:
+            time.sleep(max(0.0, seconds))
+            return
+        poller = select.poll()
+        poller.register(self._socket.fileno(), select.POLLIN)
+        while (left := end - time.monotonic()) > 0:
+            if poller.poll(left * 1000) and self._drain():
+                time.sleep(min(_SETTLE, max(0.0, end - time.monotonic())))
+                self._drain()
+                return
+
+    def _drain(self) -> bool:
+        """Read all waiting messages; say whether one of them matters."""
+        matters = False
+        assert self._socket is not None
+        while True:
+            try:
+                message = self._socket.recv(8192)
+            except BlockingIOError:
+                return matters
+            except OSError:
+                return True  # messages were lost (ENOBUFS): look for ourselves
+            if message.startswith((b"add@", b"change@")) and any(part in message for part in _INTERESTING):
+                matters = True
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+def kernel_option(name: str) -> str:
+    """Return the value of `name=value` on the kernel's command line, "" when it is not there."""
+    try:
+        descriptor = os.open("/proc/cmdline", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        words = os.read(descriptor, 65536).decode("utf-8", "replace").split()
+    finally:
+        os.close(descriptor)
+    values = [word.partition("=")[2] for word in words if word.startswith(name + "=")]
+    return values[-1] if values else ""

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 3: ask the holders, side by side, and stop as soon as the quorum is there (I2, I3; docs/boot.md §5).
+
+Every holder answers in a thread of its own, which also checks the fragment. A thread that hangs is left behind.
+"""
+
+from __future__ import annotations
+
+import time
+
+from keyquorum.errors import KeyquorumError, RefusedError, TamperingError, UnavailableError
+from keyquorum.holders import load
+from keyquorum.holders.contract import open_task
+from keyquorum.mailbox import Mailbox
+from keyquorum.model import report, tree
+from keyquorum.model.report import Verdict
+from keyquorum.record import Record
+from keyquorum.unlock.check_fragment import check_fragment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyquorum.holders.contract import Answers, Tuning
+    from keyquorum.model.volume_set import Placement
+    from keyquorum.secret import Share
+    from keyquorum.unlock.verified_set import Enrolment
+
+
+class Limits(Record):
+    """Seconds one holder may take, the end of the whole on the monotonic clock, and which kinds are asked at all."""
+
+    holder: float
+    deadline: float
+    kinds: tuple[str, ...] = ()
+    everyone: bool = False  # ask all holders even when fewer would do (check, proof of an enrolment)
+
+
+class Context(Record):
+    """What the holders are given, and the present time in seconds since 1970."""
+
+    answers: Answers
+    tuning: Tuning
+    now: int
+    tell: Callable[[Verdict], None]
+
+
+class _Answer(Record):
+    verdict: Verdict
+    share: Share | None
+
+
+class Gathering:
+    """The fragments of one set, as they come in. `close` it: that wipes them."""
+
+    def __init__(self, enrolment: Enrolment, context: Context, limits: Limits) -> None:
+        self.enrolment, self._context, self._limits = enrolment, context, limits
+        self.shares: dict[int, Share] = {}
+        self._verdicts: dict[int, Verdict] = {}
+        self._closed = False
+
+    @property
+    def deadline(self) -> float:
+        """The end of the whole, on the monotonic clock."""
+        return self._limits.deadline
+
+    @property
+    def missing(self) -> int:
+        """How many more valid fragments the quorum needs."""
+        return tree.missing(self.enrolment.volume_set.policy, self.shares.keys())
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Every holder's verdict so far, in the order of the set; those never asked are among them."""
+        return tuple(self._verdicts.get(p.index) or self._unasked(p) for p in self.enrolment.volume_set.placements)
+
+    def ask_unattended(self) -> None:
+        """Ask all holders at once that need no person, and whatever answer is already here (a PIN as credential)."""
+        self._ask([p for p in self._open_questions() if not self._needs_person(p)])
+
+    def ask_person(self) -> None:
+        """Ask for PINs, passphrases and sheets, one after the other, while they can still reach the quorum."""
+        for placement in self._open_questions():
+            if not self._done() and self._needs_person(placement):
+                self._ask([placement])
+
+    def person_could_help(self) -> bool:
+        """Say whether the quorum would be reached if every question to a person were answered right."""
+        hoped = {p.index for p in self._open_questions() if self._needs_person(p)}
+        return not self._done() and tree.satisfied(self.enrolment.volume_set.policy, self.shares.keys() | hoped)
+
+    def close(self) -> None:
+        """Wipe every share. Threads that answer later wipe their own."""
+        self._closed = True
+        for share in self.shares.values():
+            share.wipe()
+
+    def _done(self) -> bool:
+        return not self._limits.everyone and self.missing == 0
+
+    def _open_questions(self) -> list[Placement]:
+        """Return the holders worth asking now: useful, wanted by the caller, and not yet valid, refused or silent."""
+        volume_set, kinds = self.enrolment.volume_set, self._limits.kinds
+        useful = tree.useful(volume_set.policy, self.shares.keys())
+        return [
+            p
+            for p in volume_set.placements
+            if (p.index in useful or self._limits.everyone)
+            and (not kinds or p.kind in kinds)
+            and (p.index not in self._verdicts or self._verdicts[p.index].verdict == report.UNAVAILABLE)
+        ]
+
+    def _needs_person(self, placement: Placement) -> bool:
+        return load(placement.kind).needs_person(placement.where) and not self._context.answers.ready(placement.name)
+
+    def _ask(self, placements: list[Placement]) -> None:
+        box, waiting = Mailbox(), {p.index: p for p in placements}
+        started = time.monotonic()
+        person = len(placements) == 1 and self._needs_person(placements[0])
+        end = self._limits.deadline if person else min(self._limits.deadline, started + self._limits.holder)
+        for placement in placements:
+            box.run(lambda placement=placement: self._attempt(placement, end))  # type: ignore[misc]  # lambda default
+        while waiting and not self._done() and (left := end - time.monotonic()) > 0:
+            for answer in box.take(left):
+                del waiting[answer.verdict.index]
+                self._accept(answer)
+        for placement in waiting.values():
+            if self._done():
+                self._note(self._verdict(placement, report.NOT_NEEDED))
+            else:
+                waited = time.monotonic() - started
+                self._note(self._verdict(placement, report.SILENT, f"no answer in {waited:.1f} s", seconds=waited))
+
+    def _accept(self, answer: _Answer) -> None:
+        if answer.share is not None:
+            self.shares[answer.verdict.index] = answer.share
+        self._note(answer.verdict)
+
+    def _note(self, verdict: Verdict) -> None:
+        before = self._verdicts.get(verdict.index)
+        self._verdicts[verdict.index] = verdict
+        if before is None or (before.verdict, before.reason) != (verdict.verdict, verdict.reason):
+            self._context.tell(verdict)
+
+    def _attempt(self, placement: Placement, deadline: float) -> _Answer:
+        """Ask one holder and check what it gives. Runs in a thread; every error becomes the holder's verdict."""
+        started, share = time.monotonic(), None
+        try:
+            share = self._checked_share(placement, deadline)
+            verdict, reason, hint = report.VALID, self._clock_warning(), ""
+        except UnavailableError as error:
+            verdict, reason, hint = report.UNAVAILABLE, error.message, error.hint
+        except RefusedError as error:
+            verdict = report.TAMPERED if error.tampered else report.REFUSED
+            reason, hint = error.message, error.hint
+        except TamperingError as error:
+            verdict, reason, hint = report.TAMPERED, error.message, error.hint
+        except KeyquorumError as error:
+            verdict, reason, hint = report.UNAVAILABLE, error.message, error.hint
+        if share is not None and self._closed:
+            share.wipe()
+        taken = time.monotonic() - started
+        return _Answer(verdict=self._verdict(placement, verdict, reason, hint, taken), share=share)
+
+    def _checked_share(self, placement: Placement, deadline: float) -> Share:
+        volume_set = self.enrolment.volume_set
+        task = open_task(volume_set, placement, self._context.answers, self._context.tuning, deadline)
+        held = load(placement.kind).open(task)
+        with held.identity:
+            return check_fragment(self.enrolment, placement, held, self._context.now)
+
+    def _clock_warning(self) -> str:
+        early = self._context.now < self.enrolment.volume_set.issued
+        return "the clock is before the enrolment, so expiry was not judged" if early else ""
+
+    def _unasked(self, placement: Placement) -> Verdict:
+        kinds = self._limits.kinds
+        if kinds and placement.kind not in kinds:
+            return self._verdict(placement, report.NOT_ASKED, "left out by --holder")
+        if self.missing == 0:
+            return self._verdict(placement, report.NOT_NEEDED)
+        if self._needs_person(placement):
+            return self._verdict(placement, report.NOT_ASKED, "needs a person")
+        return self._verdict(placement, report.NOT_ASKED, "could not reach the quorum any more")
+
+    @staticmethod
+    def _verdict(placement: Placement, verdict: str, reason: str = "", hint: str = "", seconds: float = 0.0) -> Verdict:
+        return Verdict(
+            index=placement.index,
+            name=placement.name,
+            kind=placement.kind,
+            verdict=verdict,
+            reason=reason,
+            hint=hint,
+            seconds=seconds,
+        )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 5: hand the volume key to dm-crypt through the kernel keyring, and measure what was opened (docs/boot.md §7)."""
+
+from __future__ import annotations
+
+from keyquorum.errors import KeyquorumError, TamperingError
+from keyquorum.linux import cryptsetup
+from keyquorum.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyquorum.linux.cryptsetup import Header
+    from keyquorum.model.volume_set import VolumeSet
+    from keyquorum.secret import VolumeKey
+
+
+class Mapping(Record):
+    """How the volume is to be mapped: its name, libcryptsetup's flags, and where the key is linked, if anywhere.
+
+    `link` is (keyring, key description), as in cryptsetup's --link-vk-to-keyring.
+    """
+
+    name: str
+    flags: int = 0
+    link: tuple[str, str] | None = None
+
+
+CRYPTTAB_FLAGS = {
+    "discard": cryptsetup.ACTIVATE_ALLOW_DISCARDS,
+    "read-only": cryptsetup.ACTIVATE_READONLY,
+    "readonly": cryptsetup.ACTIVATE_READONLY,
+    "same-cpu-crypt": cryptsetup.ACTIVATE_SAME_CPU_CRYPT,
+    "submit-from-crypt-cpus": cryptsetup.ACTIVATE_SUBMIT_FROM_CRYPT_CPUS,
+    "no-read-workqueue": cryptsetup.ACTIVATE_NO_READ_WORKQUEUE,
+    "no-write-workqueue": cryptsetup.ACTIVATE_NO_WRITE_WORKQUEUE,
+}
+
+
+def open_volume(header: Header, volume_set: VolumeSet, volume_key: VolumeKey, mapping: Mapping) -> None:
+    """Map the volume from the private header; the key's length and digest are verified before the kernel sees it.
+
+    A mapping of this name that exists already is success: somebody typed the passphrase meanwhile.
+    """
+    if volume_key.size != volume_set.key_size:
+        raise TamperingError("volume key", "length", f"is {volume_key.size}, enrolled was {volume_set.key_size}")
+    if mapping.link is not None:
+        keyring, description = mapping.link
+        cryptsetup.link_volume_key(header, description, keyring)
+    header.activate(mapping.name, volume_key, mapping.flags)
+
+
+def measure(
+    volume_set: VolumeSet, volume_key: VolumeKey, mapping: Mapping, tpm_device: str, warn: Callable[[str], None]
+) -> None:
+    """Extend the PCR that records which volume was opened (I5); a failure is told and does not undo the opening."""
+    if volume_set.measure_pcr < 0:
+        return
+    from keyquorum.tpm2.measurement import measure_volume_key
+
+    try:
+        measure_volume_key(tpm_device, volume_set.measure_pcr, mapping.name, volume_set.volume, volume_key)
+    except KeyquorumError as error:
+        warn(f"PCR {volume_set.measure_pcr} was not extended: {error.message}")

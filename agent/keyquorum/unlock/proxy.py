@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Key Reconstruction Proxy's story, in the order of docs/boot.md §3.
+
+1 read the header once            4 rebuild the volume key from the shares
+2 believe what the owner signed   5 hand it to dm-crypt, measure what was opened
+3 gather fragments, k are enough  6 report, and forget everything
+"""
+
+from __future__ import annotations
+
+import time
+
+from keyquorum.errors import KeyquorumError, QuorumNotReachedError
+from keyquorum.linux import block, cryptsetup
+from keyquorum.linux.uevents import DeviceEvents
+from keyquorum.model.report import Report
+from keyquorum.record import Record
+from keyquorum.unlock.gather import Context, Gathering, Limits
+from keyquorum.unlock.open_volume import Mapping, measure, open_volume
+from keyquorum.unlock.reconstruct import quorum_message, rebuild_volume_key
+from keyquorum.unlock.verified_set import load_header, verify_enrolment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyquorum.settings import Settings
+    from keyquorum.unlock.arguments import Arguments
+
+_LOOK_AGAIN = 2.0  # seconds between looks for a holder whose arrival the kernel does not announce
+
+
+class Proxy(Record):
+    """One volume to open: what was asked for, the machine's settings, and what the holders are given."""
+
+    arguments: Arguments
+    settings: Settings
+    context: Context
+    warn: Callable[[str], None]
+
+    def unlock(self) -> Report:
+        """Open the volume; every outcome is a report."""
+        return self._reported("unlock", self._unlock)
+
+    def check(self) -> Report:
+        """Ask every holder, open nothing."""
+        return self._reported("check", self._check)
+
+    def _reported(self, command: str, story: Callable[[Report], Report]) -> Report:
+        device = self.arguments.device
+        report = Report(
+            command=command,
+            device=device,
+            volume="",
+            name=self.arguments.name,
+            outcome="failed",
+            exit_code=1,
+            missing=0,
+            verdicts=(),
+        )
+        try:
+            return story(report.with_(device=block.resolve(device)))
+        except KeyquorumError as error:
+            return report.with_(exit_code=error.exit_code, message=error.message, hint=error.hint)
+
+    def _unlock(self, report: Report) -> Report:
+        with load_header(report.device, self.arguments.header) as header:
+            report = report.with_(volume=header.uuid, name=self.arguments.name or f"keyquorum-{header.uuid}")
+            if cryptsetup.is_active(report.name):
+                return report.with_(outcome="already open", exit_code=0)
+            enrolment = verify_enrolment(header, self.settings.volumes)
+            gathering = Gathering(enrolment, self.context, self._limits())
+            try:
+                self._gather(gathering, report.name)
+                volume_key = rebuild_volume_key(enrolment.volume_set, gathering.shares)
+            except KeyquorumError as error:
+                return _failed(report, gathering, error)
+            finally:
+                gathering.close()
+            mapping = Mapping(name=report.name, flags=self.arguments.flags, link=self.arguments.link)
+            with volume_key:
+                open_volume(header, enrolment.volume_set, volume_key, mapping)
+                measure(enrolment.volume_set, volume_key, mapping, self.settings.tpm_device, self.warn)
+            return report.with_(outcome="opened", exit_code=0, verdicts=gathering.verdicts)
+
+    def _check(self, report: Report) -> Report:
+        with load_header(report.device, self.arguments.header) as header:
+            report = report.with_(volume=header.uuid)
+            enrolment = verify_enrolment(header, self.settings.volumes)
+            gathering = Gathering(enrolment, self.context, self._limits().with_(everyone=True))
+            try:
+                gathering.ask_unattended()
+                if self.arguments.prompt:
+                    gathering.ask_person()
+                with rebuild_volume_key(enrolment.volume_set, gathering.shares) as volume_key:
+                    header.verify(volume_key)
+            except KeyquorumError as error:
+                return _failed(report, gathering, error)
+            finally:
+                gathering.close()
+            return report.with_(outcome="quorum", exit_code=0, verdicts=gathering.verdicts)
+
+    def _limits(self) -> Limits:
+        seconds = self.arguments.timeout or self.settings.unlock_timeout
+        return Limits(
+            holder=self.settings.holder_timeout, deadline=time.monotonic() + seconds, kinds=self.arguments.kinds
+        )
+
+    def _gather(self, gathering: Gathering, name: str) -> None:
+        """Ask unattended holders, then a person, then wait for holders that may still come (I3, I4)."""
+        gathering.ask_unattended()
+        if gathering.missing and self.arguments.prompt and gathering.person_could_help():
+            gathering.ask_person()
+        if not gathering.missing or not self.arguments.timeout:
+            return
+        events, end = DeviceEvents(), gathering.deadline
+        try:
+            while gathering.missing and (left := end - time.monotonic()) > 0:
+                events.wait(min(left, _LOOK_AGAIN))
+                if cryptsetup.is_active(name):
+                    return
+                gathering.ask_unattended()
+        finally:
+            events.close()
+
+
+def _failed(report: Report, gathering: Gathering, error: KeyquorumError) -> Report:
+    hint = error.hint
+    if isinstance(error, QuorumNotReachedError):
+        error = QuorumNotReachedError(quorum_message(gathering.missing))
+    return report.with_(
+        exit_code=error.exit_code,
+        missing=gathering.missing,
+        verdicts=gathering.verdicts,
+        message=error.message,
+        hint=hint,
+    )
