@@ -50,10 +50,16 @@ class _Arena:
         raise KeyquorumError(f"no protected memory left for {size} bytes")
 
     def give_back(self, address: int, size: int) -> None:
-        """Wipe a piece and make it usable again."""
+        """Wipe a piece and make it usable again, joined with its free neighbours."""
         libc.zero(address, size)
         with self._lock:
-            self._free.append((address - self.address, size))
+            joined: list[tuple[int, int]] = []
+            for offset, available in sorted((*self._free, (address - self.address, size))):
+                if joined and sum(joined[-1]) == offset:
+                    joined[-1] = (joined[-1][0], joined[-1][1] + available)
+                else:
+                    joined.append((offset, available))
+            self._free = joined
 
     def wipe(self) -> None:
         """Wipe everything; nothing may be used afterwards."""
@@ -80,6 +86,12 @@ def wipe_all() -> None:
     """Wipe every secret of this process. The last act of a program, on every way out."""
     if _arena is not None:
         _arena.wipe()
+
+
+def start_afresh() -> None:
+    """Forget the arena after a fork: the child must not touch memory that is its parent's."""
+    global _arena
+    _arena = None
 
 
 class Secret:
