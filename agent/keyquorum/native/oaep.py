@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 from keyquorum.errors import KeyquorumError
 from keyquorum.native.crypto import Key
@@ -32,8 +33,9 @@ _UNSIGNED = 2  # OSSL_PARAM_UNSIGNED_INTEGER
 
 def encrypt(modulus: bytes, exponent: int, label: bytes, secret: Secret) -> bytes:
     """Return `secret` encrypted by RSA-OAEP with SHA-256; the modulus is big-endian. Raises `KeyquorumError`."""
-    number = ctypes.create_string_buffer(modulus[::-1], len(modulus))  # OSSL_PARAM integers are little-endian here
-    power = ctypes.create_string_buffer(exponent.to_bytes(8, "little"), 8)
+    native = int.from_bytes(modulus, "big").to_bytes(len(modulus), sys.byteorder)  # as OSSL_PARAM integers are
+    number = ctypes.create_string_buffer(native, len(modulus))
+    power = ctypes.create_string_buffer(exponent.to_bytes(8, sys.byteorder), 8)
     rows = (
         (b"n", _UNSIGNED, ctypes.addressof(number), len(modulus)),
         (b"e", _UNSIGNED, ctypes.addressof(power), 8),

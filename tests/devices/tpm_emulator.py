@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real TPM emulator (swtpm) for a test, behind its raw socket; and a proxy that listens, alters or swallows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+Change = Callable[[bytes, bytes], bytes | None]
+
+
+def free_ports() -> int:
+    """Return a port on the loopback such that it and the next one are free."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+class Emulator:
+    """One TPM with a state of its own. `stop` and `start` are a power cycle: PCRs begin anew, keys stay."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        os.makedirs(directory, exist_ok=True)
+        self.port = free_ports()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def device(self) -> str:
+        """The name that `linux.tpm_device` and TSS libraries know it by."""
+        return f"swtpm:host=127.0.0.1,port={self.port}"
+
+    def start(self) -> None:
+        """Switch it on and wait until it listens."""
+        program = shutil.which("swtpm")
+        assert program, "swtpm is not installed"
+        self._process = subprocess.Popen(
+            [
+                program,
+                "socket",
+                "--tpm2",
+                "--tpmstate",
+                f"dir={self.directory}",
+                "--server",
+                f"type=tcp,port={self.port},bindaddr=127.0.0.1",
+                "--ctrl",
+                f"type=tcp,port={self.port + 1},bindaddr=127.0.0.1",
+                "--flags",
+                "not-need-init,startup-clear",
+            ],
+            stdin=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                assert self._process.poll() is None, "swtpm ended"
+                time.sleep(0.01)
+            else:
+                return
+        raise AssertionError("swtpm does not listen")
+
+    def stop(self) -> None:
+        """Switch it off."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def restart(self) -> None:
+        """Power-cycle it."""
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class Proxy:
+    """Somebody on the bus between a TPM and its user.
+
+    `change(command, response)` returns what the user gets to see, or None for silence. Everything that passed is in
+    `commands` and `responses`.
+    """
+
+    def __init__(self, emulator: Emulator, change: Change | None = None) -> None:
+        self.change: Change = change or (lambda _command, response: response)
+        self.commands: list[bytes] = []
+        self.responses: list[bytes] = []
+        self._target = ("127.0.0.1", emulator.port)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.device = f"swtpm:host=127.0.0.1,port={self._server.getsockname()[1]}"
+        self._ended = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while not self._ended.is_set():
+            try:
+                user, _ = self._server.accept()
+            except OSError:
+                return
+            with user, socket.create_connection(self._target) as tpm:
+                try:
+                    self._relay(user, tpm)
+                except OSError:
+                    continue
+
+    def _relay(self, user: socket.socket, tpm: socket.socket) -> None:
+        while command := _message(user):
+            tpm.sendall(command)
+            response = _message(tpm)
+            self.commands.append(command)
+            self.responses.append(response)
+            changed = self.change(command, response)
+            if changed is not None:
+                user.sendall(changed)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._ended.set()
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _message(connection: socket.socket) -> bytes:
+    """Read one whole command or response; empty when the other end is gone."""
+    data = b""
+    while len(data) < 10 or len(data) < int.from_bytes(data[2:6], "big"):
+        part = connection.recv(4096)
+        if not part:
+            return b""
+        data += part
+    return data
