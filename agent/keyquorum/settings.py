@@ -151,8 +151,9 @@ def parse(text: str, what: str = FILE) -> Settings:
     return Settings(**values)
 
 
-def load(path: str = FILE) -> Settings:
-    """Read the settings file; a missing one means all defaults."""
+def load() -> Settings:
+    """Read the settings file, or the one that $KEYQUORUM_CONFIG names; a missing one means all defaults."""
+    path = os.environ.get("KEYQUORUM_CONFIG", FILE)
     try:
         with open(path, "rb") as file:
             data = file.read(_MAX_FILE + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from keyquorum.envelope.hpke import X25519, X_WING
 from keyquorum.errors import UsageError
-from keyquorum.model import header, placement, token
+from keyquorum.model import header, token
 from keyquorum.native import crypto
 
 TYPE_CHECKING = False
@@ -28,13 +28,6 @@ def check_header(loaded: Header) -> HeaderDescriptor:
             f"take it out first, its passphrases keep working: keyquorum unenroll {loaded.data_path}",
         )
     return descriptor
-
-
-def check_policy(policy: Policy) -> None:
-    """Refuse a policy that breaks its own placement rules."""
-    violations = placement.violations(policy)
-    if violations:
-        raise UsageError("; ".join(violation.sentence() for violation in violations))
 
 
 def choose_kem(policy: Policy, warn: Callable[[str], None]) -> str:

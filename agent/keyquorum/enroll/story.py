@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from keyquorum.enroll import seal
 from keyquorum.enroll.plan import Plan, make_plan
-from keyquorum.enroll.preconditions import check_header, check_policy
+from keyquorum.enroll.preconditions import check_header
 from keyquorum.enroll.prove import prove
 from keyquorum.envelope import dsse, wrapping
 from keyquorum.errors import KeyquorumError
@@ -39,7 +39,6 @@ def enroll(request: Request, header: Header, volume_key: VolumeKey) -> VolumeSet
     are taken back and the volume is as it was.
     """
     descriptor = check_header(header)
-    check_policy(request.policy)
     plan = make_plan(request, descriptor, volume_key)
     keyslot, committed, wheres = -1, False, dict[int, "dict[str, Any]"]()
     try:

@@ -7,6 +7,8 @@ has nothing, and whoever has only the volume lacks the envelope.
 
 from __future__ import annotations
 
+import os
+
 from keyquorum.errors import RefusedError, TamperingError
 from keyquorum.holders.contract import Held, OpenTask, SealTask
 from keyquorum.linux import block, fragment_disk
@@ -45,12 +47,12 @@ class DiskHolder:
         fragment_disk.change(
             path, lambda entries: (*(e for e in entries if _place(e) != _place(added)), added), header.disk_id
         )
-        return {"disk": header.disk_id.hex(), "identity": strict_json.to_base64(bytes(task.identity.view))}
+        where = {"disk": header.disk_id.hex(), "identity": strict_json.to_base64(bytes(task.identity.view))}
+        return where | ({"path": os.path.realpath(path)} if os.path.isfile(path) else {})
 
     def open(self, task: OpenTask) -> Held:
         """Find the disk, whatever it is called today, and read the envelope."""
-        disk_id, identity = _read_where(task.where)
-        path = block.find_fragment_disk(disk_id, task.deadline)
+        disk_id, identity, path = _locate(task)
         header, entries = fragment_disk.read(path, disk_id)
         subject = task.subject
         wanted = (subject.volume, subject.set_id, subject.index)
@@ -76,8 +78,7 @@ class DiskHolder:
         self._drop(task, lambda entry: entry.set_id != task.subject.set_id)
 
     def _drop(self, task: OpenTask, unwanted: Any) -> None:
-        disk_id, _ = _read_where(task.where)
-        path = block.find_fragment_disk(disk_id, task.deadline)
+        disk_id, _, path = _locate(task)
         volume = task.subject.volume
         fragment_disk.change(
             path, lambda entries: tuple(e for e in entries if e.volume != volume or not unwanted(e)), disk_id
@@ -88,11 +89,13 @@ def _place(entry: Entry) -> tuple[str, bytes, int]:
     return entry.volume, entry.set_id, entry.index
 
 
-def _read_where(where: dict[str, Any]) -> tuple[bytes, bytes]:
-    fields = Fields(where, "set", TamperingError, "where")
+def _locate(task: OpenTask) -> tuple[bytes, bytes, str]:
+    """Return disk id, identity and path. Only a disk that is a file has a path of its own, devices are looked for."""
+    fields = Fields(task.where, "set", TamperingError, "where")
     disk_id, identity = fields.hexadecimal("disk", 16), fields.data("identity", size=32)
+    file = fields.text("path", longest=4096, default="-").removeprefix("-")
     fields.finish()
-    return disk_id, identity
+    return disk_id, identity, file or block.find_fragment_disk(disk_id, task.deadline)
 
 
 HOLDER = DiskHolder()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 
 from keyquorum.errors import UnavailableError, UsageError
@@ -53,6 +54,17 @@ def find_fragment_disk(disk_id: bytes, deadline: float, devices: str = "/dev", s
                 return str(path)
             pending -= 1
     raise UnavailableError(f"no disk with id {show_id(disk_id)} is attached")
+
+
+def sysfs_directory(device: str) -> str:
+    """Return the directory of a block device in sysfs, "" for anything else."""
+    try:
+        info = os.stat(device)
+    except OSError:
+        return ""
+    if not stat.S_ISBLK(info.st_mode):
+        return ""
+    return os.path.realpath(f"/sys/dev/block/{os.major(info.st_rdev)}:{os.minor(info.st_rdev)}")
 
 
 def _candidates(devices: str, sysfs: str) -> list[str]:

@@ -42,6 +42,11 @@ ACTIVATE_NO_WRITE_WORKQUEUE = 1 << 25
 _ACTIVE, _BUSY = 2, 3  # crypt_status_info
 
 
+# What the library says without a context would go straight to standard error.
+_keep_quiet = _LOG(lambda _level, _message, _context: None)
+_set_log(None, _keep_quiet, None)
+
+
 class Header:
     """A loaded LUKS2 header. Use it as a context manager.
 

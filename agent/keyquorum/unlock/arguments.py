@@ -74,14 +74,14 @@ def parse(words: Sequence[str], help_text: str) -> Arguments:
     """Read the command line; raises `UsageError`, or `HelpRequestedError` for --help."""
     device, rest = "", list(words)
     values: list[tuple[str, str]] = []
-    flags: dict[str, bool] = {}
+    flags = Arguments(device="-")
     while rest:
         word = rest.pop(0)
         option, separator, value = word.partition("=")
         if word in {"--help", "-h"}:
             raise HelpRequestedError(help_text)
         if word in _FLAGS:
-            flags.update([_FLAGS[word]])
+            flags = flags.with_(**dict([_FLAGS[word]]))
         elif option in _WITH_VALUE:
             if not separator:
                 if not rest:
@@ -96,7 +96,7 @@ def parse(words: Sequence[str], help_text: str) -> Arguments:
             device = word
     if not device:
         raise UsageError("DEVICE is missing", _SEE_HELP)
-    return _with_values(Arguments(device=device, **flags), values)
+    return _with_values(flags.with_(device=device), values)
 
 
 _SEE_HELP = "see --help"

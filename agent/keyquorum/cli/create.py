@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a new LUKS2 volume under a quorum. Everything on the device is lost.
+
+The volume gets a large token area and a cheap key digest, so that it opens fast and has room for many fragments.
+Unless --no-passphrase is given, a passphrase (typed, or --key-file) gets a keyslot of its own, so that the ordinary
+prompt works too.
+
+as in: keyquorum create /dev/vdc --policy policy.toml
+"""
+
+from __future__ import annotations
+
+import os
+
+from keyquorum import speech
+from keyquorum.cli import policy as policies
+from keyquorum.cli import shell
+from keyquorum.cli.enroll import add_enrolment, enrol_volume, finish
+from keyquorum.errors import UsageError
+from keyquorum.linux import block, luks_admin
+from keyquorum.linux.volume_lock import exclusive
+from keyquorum.model import explain, placement
+from keyquorum.native import sodium
+from keyquorum.secret import VolumeKey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from keyquorum.enroll.request import Machine
+    from keyquorum.linux.cryptsetup import Header
+
+SUMMARY = "make a new LUKS2 volume under a quorum"
+_LUKS_MAGIC = b"LUKS\xba\xbe"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("device", metavar="DEVICE", help="the device to format")
+    add_enrolment(parser)
+    keys = parser.add_mutually_exclusive_group()
+    keys.add_argument("--key-file", default="", metavar="FILE", help="the keyslot's passphrase, - for standard input")
+    keys.add_argument(
+        "--no-passphrase", action="store_true", help="make no keyslot: only the fragments open the volume"
+    )
+
+
+def run(arguments: Namespace) -> int:
+    """Create."""
+    arguments.header = ""
+    policy = policies.load_policy(arguments.policy)
+    placement.refuse(policy, arguments.policy)
+    machine = shell.machine(arguments)
+    device = block.resolve(arguments.device)
+    _refuse_luks(device)
+    for line in explain.sentences(explain.analyse(policy)):
+        speech.note(line)
+    if not arguments.yes:
+        shell.confirm(f"Everything on {device} will be lost.")
+    with sodium.random_secret(VolumeKey, luks_admin.NEW_KEY_SIZE) as volume_key:
+        machine.tell(f"formatting {device}")
+        luks_admin.format_volume(device, volume_key)
+        with luks_admin.open_header(device) as header, exclusive(header.uuid):
+            if not arguments.no_passphrase:
+                _add_passphrase(arguments, machine, header, volume_key)
+            enrolled = enrol_volume(arguments, machine, policy, header, volume_key)
+    finish(arguments, device, enrolled)
+    return 0
+
+
+def _refuse_luks(device: str) -> None:
+    """A LUKS volume is never formatted by accident, not even with --yes."""
+    try:
+        with open(device, "rb") as file:
+            magic = file.read(6)
+    except OSError as error:
+        raise UsageError(f"{device} cannot be opened: {os.strerror(error.errno or 0)}") from None
+    if magic == _LUKS_MAGIC:
+        raise UsageError(
+            f"{device} is a LUKS volume already",
+            f"enrol it instead (keyquorum enroll {device}), or wipe it first: cryptsetup erase, wipefs -a",
+        )
+
+
+def _add_passphrase(arguments: Namespace, machine: Machine, header: Header, volume_key: VolumeKey) -> None:
+    if arguments.key_file:
+        passphrase = shell.read_key_file(arguments.key_file)
+    else:
+        passphrase = machine.answers.ask_new("volume", f"a passphrase for {header.data_path}")
+    with passphrase:
+        luks_admin.add_keyslot(header, volume_key, passphrase, cheap=False)

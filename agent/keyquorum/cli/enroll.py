@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put an existing LUKS2 volume under a quorum.
+
+The volume may be open and in use, the running root included. Its passphrases keep working: no keyslot is removed.
+A new key-encryption key is split along the policy, every fragment is read back from its holder, the key is rebuilt
+from them, and only then the token is written into the LUKS2 header.
+
+as in:
+  keyquorum enroll /dev/vda2 --policy policy.toml
+  keyquorum enroll /dev/vdb --policy policy.toml --key-file /root/data.key --yes --json
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from keyquorum import speech
+from keyquorum.cli import policy as policies
+from keyquorum.cli import shell
+from keyquorum.enroll import preconditions
+from keyquorum.enroll.request import Request
+from keyquorum.enroll.story import enroll
+from keyquorum.errors import UsageError
+from keyquorum.linux import atomic_file, block, boot_image, luks_admin, owner_key
+from keyquorum.linux.volume_lock import exclusive
+from keyquorum.model import explain, placement
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from keyquorum.enroll.request import Machine
+    from keyquorum.linux.cryptsetup import Header
+    from keyquorum.model.policy import Policy
+    from keyquorum.model.volume_set import VolumeSet
+    from keyquorum.secret import VolumeKey
+
+SUMMARY = "put an existing LUKS2 volume under a quorum"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    shell.add_device(parser)
+    add_enrolment(parser)
+    shell.add_key_sources(parser)
+
+
+def add_enrolment(parser: ArgumentParser) -> None:
+    """Declare what `enroll` and `create` share."""
+    parser.add_argument("--policy", required=True, metavar="FILE", help="the policy (see keyquorum policy check)")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--direct", action="store_true", help="split the volume key itself, without a key-encryption key")
+    mode.add_argument(
+        "--with-keyslot",
+        action="store_true",
+        help="also add a keyslot that the fragments open, for tools that know nothing of keyquorum",
+    )
+    parser.add_argument("--sheet-dir", default="", metavar="DIR", help="write recovery sheets into DIR, mode 0600")
+    parser.add_argument("--no-boot-image", action="store_true", help="do not rebuild the initramfs")
+    shell.add_answers(parser)
+    shell.add_yes(parser)
+    shell.add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Enrol."""
+    policy = policies.load_policy(arguments.policy)
+    machine = shell.machine(arguments)
+    device = block.resolve(arguments.device)
+    with luks_admin.open_header(device, arguments.header) as header, exclusive(header.uuid):
+        preconditions.check_header(header)
+        placement.refuse(policy, arguments.policy)
+        for line in explain.sentences(explain.analyse(policy)):
+            speech.note(line)
+        if not arguments.yes:
+            shell.confirm(f"Enrol {device}?")
+        with shell.obtain_volume_key(header, arguments, machine) as volume_key:
+            enrolled = enrol_volume(arguments, machine, policy, header, volume_key)
+    finish(arguments, device, enrolled)
+    return 0
+
+
+def enrol_volume(
+    arguments: Namespace, machine: Machine, policy: Policy, header: Header, volume_key: VolumeKey
+) -> VolumeSet:
+    """Enrol a volume whose header is open and whose key is known."""
+    owner, fresh = owner_key.load_or_create(machine.settings.owner_key)
+    if fresh:
+        machine.tell(f"made this machine's owner key, {machine.settings.owner_key}; keep a copy in a safe place")
+    request = Request(
+        **{name: getattr(machine, name) for name in machine._fields},
+        device=header.data_path,
+        header=arguments.header,
+        policy=policy,
+        kem=preconditions.choose_kem(policy, machine.warn),
+        direct=arguments.direct,
+        with_keyslot=arguments.with_keyslot,
+        owner=owner,
+        show=_sheets(arguments.sheet_dir),
+    )
+    return enroll(request, header, volume_key)
+
+
+def finish(arguments: Namespace, device: str, enrolled: VolumeSet) -> None:
+    """Rebuild the boot image if the volume is opened there, and say what was done."""
+    in_image = boot_image.opens_at_boot(enrolled.volume)
+    if in_image and not arguments.no_boot_image:
+        speech.note("rebuilding the initramfs, so that the next boot knows this volume's owner")
+        boot_image.rebuild()
+    speech.note(f"{device} is enrolled; its passphrases keep working")
+    if in_image and arguments.no_boot_image:
+        speech.note("  before the next boot: update-initramfs -u")
+    speech.note(f"  see what its holders say: keyquorum check {device}")
+    if arguments.json:
+        shell.say_json(
+            {
+                "version": 1,
+                "command": "enroll",
+                "device": device,
+                "volume": enrolled.volume,
+                "set": enrolled.set_id.hex(),
+                "epoch": enrolled.epoch,
+                "mode": enrolled.mode,
+                "keyslot": enrolled.keyslot,
+                "fragments": [{"index": p.index, "name": p.name, "kind": p.kind} for p in enrolled.placements],
+                "exit_code": 0,
+            }
+        )
+
+
+class _sheets:  # noqa: N801 (called like a function by the holder)
+    """Prints a recovery sheet on standard output, or writes it into a directory as sheet-N.txt."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory, self._count = directory, 0
+        if directory and not os.path.isdir(directory):
+            raise UsageError(f"--sheet-dir {directory} is no directory")
+        if not directory and not sys.stdout.isatty():
+            self._refuse = "a recovery sheet is a secret: give --sheet-dir, or run this on a terminal"
+        else:
+            self._refuse = ""
+
+    def __call__(self, sheet: str) -> None:
+        self._count += 1
+        if self._refuse:
+            raise UsageError(self._refuse)
+        if self._directory:
+            path = os.path.join(self._directory, f"sheet-{self._count}.txt")
+            atomic_file.write(path, sheet.encode())
+            speech.note(f"  the recovery sheet is in {path}: print it, then destroy the file")
+        else:
+            speech.say(sheet)

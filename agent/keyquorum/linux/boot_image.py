@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The boot image of this machine: does it open a volume, and rebuilding it so that it knows the volume's owner."""
+
+from __future__ import annotations
+
+import os
+
+from keyquorum.errors import KeyquorumError
+from keyquorum.linux import run
+
+_PROGRAM = "update-initramfs"
+_SECONDS = 900.0
+_CRYPTTAB = "/etc/crypttab"
+_BOOT_MOUNTS = ("/", "/usr")
+
+
+def opens_at_boot(uuid: str, sysfs: str = "/sys", crypttab: str = _CRYPTTAB) -> bool:
+    """Say whether an initramfs built by initramfs-tools opens this volume: root, /usr, or crypttab's `initramfs`."""
+    try:
+        run.find(_PROGRAM)
+    except KeyquorumError:
+        return False
+    return _under_boot_mounts(uuid, sysfs) or _marked_in_crypttab(uuid, crypttab)
+
+
+def rebuild() -> None:
+    """Rebuild every installed kernel's initramfs."""
+    try:
+        run.run_checked((_PROGRAM, "-u", "-k", "all"), run.Limits(seconds=_SECONDS))
+    except KeyquorumError as error:
+        raise KeyquorumError(
+            f"the volume is enrolled, but the initramfs was not rebuilt: {error.message}",
+            "until it is, the next boot asks for the passphrase: update-initramfs -u",
+        ) from None
+
+
+def _under_boot_mounts(uuid: str, sysfs: str) -> bool:
+    wanted = "CRYPT-LUKS2-" + uuid.replace("-", "")
+    for mount in _BOOT_MOUNTS:
+        device = os.stat(mount).st_dev
+        if _stacked_on(f"{sysfs}/dev/block/{os.major(device)}:{os.minor(device)}", wanted, depth=8):
+            return True
+    return False
+
+
+def _stacked_on(directory: str, wanted: str, depth: int) -> bool:
+    """Look for a dm-crypt mapping among a block device and everything it is stacked on."""
+    try:
+        with open(f"{directory}/dm/uuid", encoding="ascii", errors="replace") as file:
+            if file.read(256).startswith(wanted):
+                return True
+    except OSError:  # not a device-mapper device
+        pass
+    try:
+        below = os.listdir(f"{directory}/slaves")
+    except OSError:
+        return False
+    return depth > 0 and any(_stacked_on(f"{directory}/slaves/{name}", wanted, depth - 1) for name in below)
+
+
+def _marked_in_crypttab(uuid: str, crypttab: str) -> bool:
+    try:
+        with open(crypttab, encoding="utf-8", errors="replace") as file:
+            lines = file.readlines()
+    except OSError:
+        return False
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 4 and not fields[0].startswith("#") and "initramfs" in fields[3].split(","):
+            source = fields[1]
+            if source.lower() == f"uuid={uuid}" or os.path.realpath(source) == _by_uuid(uuid):
+                return True
+    return False
+
+
+def _by_uuid(uuid: str) -> str:
+    return os.path.realpath(f"/dev/disk/by-uuid/{uuid}")

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs `keyquorum unlock`, `keyquorum check` and, at boot, `keyquorum-unlock`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from keyquorum import process, speech
+from keyquorum.errors import KeyquorumError
+from keyquorum.holders.contract import Tuning
+from keyquorum.linux import boot_record
+from keyquorum.linux.answers import LocalAnswers
+from keyquorum.model import report as reports
+from keyquorum.model import strict_json
+from keyquorum.settings import load
+from keyquorum.unlock import arguments as words_of
+from keyquorum.unlock.gather import Context
+from keyquorum.unlock.proxy import Proxy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keyquorum.model.report import Report, Verdict
+    from keyquorum.secret import Secret
+    from keyquorum.settings import Settings
+    from keyquorum.unlock.arguments import Arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `keyquorum-unlock`: the same words as `keyquorum unlock`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return process.run(lambda: command("unlock", words))
+
+
+def command(verb: str, words: Sequence[str]) -> int:
+    """Run `unlock` or `check` and return the exit code."""
+    try:
+        arguments = words_of.parse(words, words_of.CHECK_HELP if verb == "check" else words_of.UNLOCK_HELP)
+    except words_of.HelpRequestedError as asked:
+        sys.stdout.write(asked.message)
+        return 0
+    settings = load()
+    proxy = make_proxy(arguments, settings)
+    report = proxy.check() if verb == "check" else proxy.unlock()
+    tell_outcome(report, arguments)
+    if arguments.boot:
+        boot_record.keep_report(report)
+        hand_over_console()
+        if settings.linger and report.outcome == "failed":
+            from keyquorum.unlock.linger import linger
+
+            linger(proxy)
+    return report.exit_code
+
+
+def make_proxy(arguments: Arguments, settings: Settings) -> Proxy:
+    """Wire the proxy to this machine."""
+    tuning = Tuning(
+        tpm_device=settings.tpm_device,
+        pcr_signatures=settings.pcr_signature,
+        pkcs11_modules=settings.pkcs11_module,
+        reference_directory=settings.reference,
+    )
+    context = Context(
+        answers=LocalAnswers(
+            credentials=os.environ.get("CREDENTIALS_DIRECTORY", ""),
+            descriptors=dict(arguments.answer_fds),
+            prompt=ask_person if arguments.prompt else None,
+            seconds=settings.prompt_timeout,
+        ),
+        tuning=tuning,
+        now=int(time.time()),
+        tell=_tell_at_boot if arguments.boot else speech.verdict,
+    )
+    return Proxy(arguments=arguments, settings=settings, context=context, warn=speech.warn)
+
+
+def _tell_at_boot(verdict: Verdict) -> None:
+    speech.verdict(verdict)
+    boot_record.to_kernel_log(speech.verdict_line(verdict).strip())
+
+
+def tell_outcome(report: Report, arguments: Arguments) -> None:
+    """Say how it ended: to people on standard error, as one JSON object on standard output if that was asked for."""
+    line = outcome_line(report)
+    if report.exit_code:
+        speech.fail(KeyquorumError(line, report.hint))
+    else:
+        speech.note(line)
+    if arguments.boot:
+        boot_record.to_kernel_log(line)
+    if arguments.json:
+        speech.say(strict_json.serialise(report.to_json()).decode())
+
+
+def outcome_line(report: Report) -> str:
+    """Return the one sentence about how it ended."""
+    name = report.name or report.device
+    valid = sum(1 for verdict in report.verdicts if verdict.verdict == reports.VALID)
+    endings = {
+        "opened": f"{name} is open, from {valid} of {len(report.verdicts)} fragments",
+        "already open": f"{name} is open already",
+        "quorum": f"{report.device} would open: {valid} of {len(report.verdicts)} fragments are valid",
+    }
+    return endings.get(report.outcome) or f"{name} stays closed: {report.message}"
+
+
+def hand_over_console() -> None:
+    """Close standard output: the boot script waits for that, and not for threads stuck with a silent device."""
+    sys.stdout.flush()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def ask_person(question: str, seconds: float, cancel: int) -> Secret | None:
+    """Ask whoever is most likely there; the ways to do it are imported only now."""
+    from keyquorum.linux import prompt
+
+    way = prompt.choose()
+    return way(question, seconds, cancel) if way is not None else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
