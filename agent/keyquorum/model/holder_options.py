@@ -70,7 +70,7 @@ def _pcrs(fields: Fields, name: str) -> tuple[int, ...]:
 
 def _tpm(fields: Fields) -> TpmOptions:
     facts = tuple(fields.rows("facts", most=len(FACTS), default=True))
-    if not set(facts) <= set(FACTS) or len(set(facts)) != len(facts):
+    if not all(fact in FACTS for fact in facts) or len(set(facts)) != len(facts):
         fields.fail("facts", f"may name each of {', '.join(FACTS)} once")
     options = TpmOptions(
         pcrs=_pcrs(fields, "pcrs"),
