@@ -29,6 +29,7 @@ _SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
 _AGENT = "systemd-ask-password"
 _TERMINAL = "/dev/tty"
 _CONSOLE = "/dev/console"
+_KERNEL_MESSAGES = "/proc/sys/kernel/printk"
 _MAX_QUESTION = 200
 _INTERRUPT, _END, _BACKSPACE, _TAB, _KILL_LINE, _DELETE = 0x03, 0x04, 0x08, 0x09, 0x15, 0x7F
 
@@ -73,18 +74,24 @@ def terminal(question: str, seconds: float, cancel: int = -1) -> Secret | None:
 
 
 def askpass(question: str, seconds: float, cancel: int = -1) -> Secret | None:
-    """Ask as Debian's initramfs does. Killed at the deadline it leaves the console silent, so we restore that."""
+    """Ask as Debian's initramfs does, on the console.
+
+    askpass(8) of cryptsetup-initramfs needs a terminal as its input: without one it shows no question and answers on
+    the console. It blocks SIGTERM; killed, it leaves the console without echo and the kernel without console
+    messages, so both are put back here.
+    """
     try:
         console = os.open(_CONSOLE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
-        return _typed((ASKPASS, f"{printable(question)}: "), Limits(seconds=seconds, cancel=cancel))
+        return None
+    before, messages = _attributes(console), _read_kernel_messages()
     try:
-        before = _attributes(console)
-        try:
-            return _typed((ASKPASS, f"{printable(question)}: "), Limits(seconds=seconds, cancel=cancel))
-        finally:
-            if before:
-                _set_attributes(console, before)
+        limits = Limits(seconds=seconds, cancel=cancel)
+        answer = _typed((ASKPASS, f"{printable(question)}: "), limits, terminal=_CONSOLE)
+        if answer is None:
+            _set_attributes(console, before)
+            _write_kernel_messages(messages)
+        return answer
     finally:
         os.close(console)
 
@@ -101,9 +108,9 @@ def printable(question: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in question)[:_MAX_QUESTION]
 
 
-def _typed(arguments: tuple[str, ...], limits: Limits) -> Secret | None:
+def _typed(arguments: tuple[str, ...], limits: Limits, terminal: str = "") -> Secret | None:
     try:
-        status, answer = run.run_for_secret(arguments, limits)
+        status, answer = run.run_for_secret(arguments, limits, terminal=terminal)
     except KeyquorumError:  # not there, timed out or called off: nothing was typed
         return None
     if status or not answer.size:
@@ -144,9 +151,7 @@ class _Quiet:
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, quiet)
 
     def __exit__(self, *_: object) -> None:
-        before = _changed.pop(self._descriptor, None)
-        if before:
-            _set_attributes(self._descriptor, before)
+        _set_attributes(self._descriptor, _changed.pop(self._descriptor, []))
         self._release_signals()
 
     def _catch_signals(self) -> None:
@@ -186,11 +191,30 @@ def _attributes(descriptor: int) -> list[Any]:
 
 
 def _set_attributes(descriptor: int, attributes: list[Any]) -> None:
+    if not attributes:
+        return
     import termios
 
     try:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, attributes)
     except termios.error:  # hung up: nobody is left to see an echo
+        return
+
+
+def _read_kernel_messages() -> bytes:
+    """Return which kernel messages the console shows; empty when that cannot be read (proc(5), sys/kernel/printk)."""
+    try:
+        with open(_KERNEL_MESSAGES, "rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""
+
+
+def _write_kernel_messages(levels: bytes) -> None:
+    try:
+        with open(_KERNEL_MESSAGES, "wb", buffering=0) as file:
+            file.write(levels)
+    except OSError:  # messages stay off the console; nothing else depends on them
         return
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keyquorum.secret import Secret
 
 PATH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_ENVIRONMENT = {"PATH": ":".join(PATH), "LC_ALL": "C.UTF-8"}
 MAX_OUTPUT = 1 << 20
 MAX_SECRET = 4096
 _MAX_ERRORS = 4096
@@ -64,7 +65,7 @@ def run(
     Raises `KeyquorumError` when it is not there, does not end in time, says too much or is called off.
     """
     sink = Collected(limits.output)
-    status, errors = _execute(arguments, limits, stdin, environment, sink)
+    status, errors = _execute(arguments, limits, sink, stdin=stdin, environment=environment)
     return Finished(status=status, output=bytes(sink.data), errors=errors)
 
 
@@ -82,11 +83,14 @@ def run_checked(
     return done.output
 
 
-def run_for_secret(arguments: tuple[str, ...], limits: Limits, *, stdin: Secret | None = None) -> tuple[int, Secret]:
-    """Run a program whose output is a secret of at most `MAX_SECRET` bytes; return its exit status and the secret."""
+def run_for_secret(arguments: tuple[str, ...], limits: Limits, *, terminal: str = "") -> tuple[int, Secret]:
+    """Run a program whose output is a secret of at most `MAX_SECRET` bytes; return its exit status and the secret.
+
+    `terminal` is where it meets a person: the path of its input and of its error output.
+    """
     sink = Locked(min(limits.output, MAX_SECRET))
     with sink.data:
-        status, _ = _execute(arguments, limits, stdin, None, sink)
+        status, _ = _execute(arguments, limits, sink, terminal=terminal)
         return status, sink.data.part(0, sink.used)
 
 
@@ -107,16 +111,18 @@ def find(program: str) -> str:
 def _execute(
     arguments: tuple[str, ...],
     limits: Limits,
-    stdin: Secret | None,
-    environment: Mapping[str, str] | None,
     sink: Collected | Locked,
+    *,
+    stdin: Secret | None = None,
+    environment: Mapping[str, str] | None = None,
+    terminal: str = "",
 ) -> tuple[int, str]:
     path, name = find(arguments[0]), os.path.basename(arguments[0])
     errors = Cut(_MAX_ERRORS)
     deadline = time.monotonic() + limits.seconds
     pipes = Pipes(with_input=stdin is not None)
     try:
-        child = _spawn(path, arguments, environment, pipes)
+        child = _spawn((path, arguments), {**_ENVIRONMENT, **(environment or {})}, pipes, terminal)
         try:
             _attend(child, pipes, (sink, errors), stdin=stdin, cancel=limits.cancel, deadline=deadline)
         except TimeoutError:
@@ -134,21 +140,18 @@ def _execute(
     return status, _words(errors.data)
 
 
-def _spawn(path: str, arguments: tuple[str, ...], environment: Mapping[str, str] | None, pipes: Pipes) -> int:
+def _spawn(program: tuple[str, tuple[str, ...]], environment: dict[str, str], pipes: Pipes, terminal: str) -> int:
     _keep_descriptors_private()
-    stdin = (
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
-        if pipes.input < 0
-        else (os.POSIX_SPAWN_DUP2, pipes.their_input, 0)
-    )
+    stdin: tuple[object, ...] = (os.POSIX_SPAWN_OPEN, 0, terminal or "/dev/null", os.O_RDWR | os.O_NOCTTY, 0)
+    if pipes.input >= 0:
+        stdin = (os.POSIX_SPAWN_DUP2, pipes.their_input, 0)
     child = os.posix_spawn(
-        path,
-        arguments,
-        {"PATH": ":".join(PATH), "LC_ALL": "C.UTF-8", **(environment or {})},
+        *program,
+        environment,
         file_actions=[
             stdin,
             (os.POSIX_SPAWN_DUP2, pipes.their_output, 1),
-            (os.POSIX_SPAWN_DUP2, pipes.their_errors, 2),
+            (os.POSIX_SPAWN_DUP2, 0 if terminal else pipes.their_errors, 2),
         ],
         setsid=True,
         setsigmask=(),
