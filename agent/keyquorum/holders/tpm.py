@@ -182,8 +182,10 @@ class _Unlock:
         """Return the refusal to raise for what the TPM answered, in words (I8)."""
         from keyquorum.holders import tpm_refusal
 
-        if error.code in {AUTH_FAIL, BAD_AUTH} and self._where.salt:
-            return tpm_refusal.wrong_pin(self._tpm)
+        if error.command == commands.UNSEAL and error.code in {AUTH_FAIL, BAD_AUTH}:
+            if self._where.salt:
+                return tpm_refusal.wrong_pin(self._tpm)
+            return RefusedError("the TPM got another command than was sent: its HMAC was wrong there", tampered=True)
         if error.code in {VALUE, POLICY_FAIL, PCR_CHANGED}:
             return tpm_refusal.of_policy(error, self._tpm, self._where, self._task)
         if error.code == INTEGRITY:

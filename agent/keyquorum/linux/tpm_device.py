@@ -69,6 +69,8 @@ class TpmDevice:
 
         Raises `UnavailableError` when the answer is not complete at the deadline, or the device fails.
         """
+        if self._silent:  # even asking the driver would now wait for the chip
+            raise UnavailableError(f"the TPM at {self.name} does not answer")
         try:
             self._epoll.modify(self._descriptor, _WAKE)
             rest = memoryview(command)

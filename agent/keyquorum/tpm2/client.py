@@ -37,11 +37,11 @@ PCR_CHANGED, LOCKOUT = 0x128, 0x921
 
 
 class ResponseError(RefusedError):
-    """The TPM answered a command with an error; `code` lacks the number of the parameter, handle or session."""
+    """The TPM answered `command` with an error; `code` lacks the number of the parameter, handle or session."""
 
-    def __init__(self, message: str, hint: str, code: int) -> None:
+    def __init__(self, message: str, hint: str, command: int, code: int) -> None:
         super().__init__(message, hint)
-        self.code = code
+        self.command, self.code = command, code
 
 
 class Answer:

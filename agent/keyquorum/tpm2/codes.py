@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from keyquorum.errors import HolderError, UnavailableError
-from keyquorum.tpm2.client import LOCKOUT, ResponseError
+from keyquorum.tpm2.client import AUTH_FAIL, BAD_AUTH, LOCKOUT, ResponseError
 
 _COMMANDS = {
     0x120: "EvictControl",
@@ -89,6 +89,10 @@ _UNAVAILABLE = {
     0x922: "try again",
     0x923: "try again in a few seconds",
 }
+_NO_AUTH_HINT = (
+    "the TPM's owner or its storage root key has a password: keyquorum expects none, as systemd does"
+    " (tpm2_changeauth takes it away)"
+)
 
 
 def base(code: int) -> int:
@@ -106,4 +110,5 @@ def failure(code: int, command: int) -> HolderError:
     message = f"the TPM refuses TPM2_{name}: {words} (response code {code:#x})"
     if kind in _UNAVAILABLE:
         return UnavailableError(message, _UNAVAILABLE[kind])
-    return ResponseError(message, "", kind)
+    hint = _NO_AUTH_HINT if kind in {AUTH_FAIL, BAD_AUTH} else ""
+    return ResponseError(message, hint, command, kind)

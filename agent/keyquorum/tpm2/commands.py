@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from keyquorum.tpm2.client import Tpm
     from keyquorum.tpm2.public import StorageKey
 
-_CREATE_PRIMARY, _LOAD, _UNSEAL, _LOAD_EXTERNAL = 0x131, 0x157, 0x15E, 0x167
+UNSEAL = 0x15E
+_CREATE_PRIMARY, _LOAD, _LOAD_EXTERNAL = 0x131, 0x157, 0x167
 _POLICY_AUTHORIZE, _POLICY_AUTH_VALUE, _POLICY_PCR, _POLICY_GET_DIGEST = 0x16A, 0x16B, 0x17F, 0x189
 _READ_PUBLIC, _START_AUTH_SESSION, _VERIFY_SIGNATURE = 0x173, 0x176, 0x177
 _GET_CAPABILITY, _PCR_READ, _PCR_EXTEND = 0x17A, 0x17E, 0x182
@@ -126,10 +127,10 @@ def unseal(tpm: Tpm, handle: int, name: bytes, policy: Session, auth: Secret | N
     The answer comes encrypted, is verified, and is decrypted where it lies. The session is spent.
     """
     policy.renew()
-    authorization = policy.authorize(_UNSEAL, name, b"", session.ENCRYPT, auth)
-    answer = tpm.run(_UNSEAL, (handle,), b"", authorization)
+    authorization = policy.authorize(UNSEAL, name, b"", session.ENCRYPT, auth)
+    answer = tpm.run(UNSEAL, (handle,), b"", authorization)
     with tpm.response.part(answer.start, answer.size) as parameters:
-        policy.verify(_UNSEAL, parameters, answer.authorization, session.ENCRYPT, auth)
+        policy.verify(UNSEAL, parameters, answer.authorization, session.ENCRYPT, auth)
         size = int.from_bytes(parameters.view[:2], "big")
         if (answer.size, size) != (34, 32):
             raise RefusedError(f"the sealed object holds {size} bytes, not 32", tampered=True)
