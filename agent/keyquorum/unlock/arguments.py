@@ -60,6 +60,7 @@ class Arguments(Record):
     prompt: bool = True
     json: bool = False
     boot: bool = False
+    record: bool = False
 
 
 class HelpRequestedError(UsageError):
@@ -67,7 +68,7 @@ class HelpRequestedError(UsageError):
 
 
 _WITH_VALUE = frozenset({"--name", "--holder", "--timeout", "--pin-fd", "--header", "--options", "--link-key"})
-_FLAGS = {"--no-prompt": ("prompt", False), "--json": ("json", True), "--boot": ("boot", True)}
+_FLAGS = {"--no-prompt": ("prompt", False), "--json": ("json", True), "--boot": ("boot", True), "--record": ("record", True)}
 
 
 def parse(words: Sequence[str], help_text: str) -> Arguments:

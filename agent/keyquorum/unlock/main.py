@@ -46,8 +46,9 @@ def command(verb: str, words: Sequence[str]) -> int:
     proxy = make_proxy(arguments, settings)
     report = proxy.check() if verb == "check" else proxy.unlock()
     tell_outcome(report, arguments)
-    if arguments.boot:
+    if arguments.boot or arguments.record:
         boot_record.keep_report(report)
+    if arguments.boot:
         hand_over_console()
         if settings.linger and report.outcome == "failed":
             from keyquorum.unlock.linger import linger
