@@ -219,6 +219,7 @@ _KINDS = {
     0x800000E1: "EV_EFI_SPDM_FIRMWARE_BLOB",
     0x800000E2: "EV_EFI_SPDM_FIRMWARE_CONFIG",
 }
+_SEPARATOR, _TAG = 0x00000004, 0x00000006
 _VARIABLES = frozenset({0x80000001, 0x80000002, 0x8000000C, 0x800000E0})
 _IMAGES = frozenset({0x80000003, 0x80000004, 0x80000005})
 _BLOBS = frozenset({0x80000006, 0x80000008, 0x80000009, 0x8000000E})
@@ -237,8 +238,10 @@ def _detail(event: Event) -> str:
         return _variable_name(event.data)
     if event.kind in _IMAGES:
         return _image_path(event.data)
-    if event.kind == 0x00000004 or event.kind in _BLOBS:
+    if event.kind == _SEPARATOR or event.kind in _BLOBS:
         return ""
+    if event.kind == _TAG:  # a tag and a length stand before the text (§10.4.2.1)
+        return _text(event.data[8:])
     return _text(event.data)
 
 
@@ -269,11 +272,12 @@ def _text(data: bytes) -> str:
     short = data[: 4 * _MAX_SHOWN]
     utf16 = len(short) >= 4 and not short[1:8:2].strip(b"\x00")
     text = short.decode("utf-16-le" if utf16 else "utf-8", "replace").split("\x00")[0]
-    shown = sum(c.isprintable() and c != "\ufffd" for c in text)
+    shown = sum((c.isprintable() or c.isspace()) and c != "\ufffd" for c in text)
     return text if text and shown >= len(text) - 1 else ""
 
 
 def _printable(text: str) -> str:
     """Return at most 72 characters that change nothing on a terminal."""
-    clean = "".join(c if c.isprintable() else "?" for c in text.split("\x00", 1)[0].strip())
+    line = " ".join(text.split("\x00", 1)[0].split())
+    clean = "".join(c if c.isprintable() else "?" for c in line)
     return clean if len(clean) <= _MAX_SHOWN else clean[: _MAX_SHOWN - 1] + "…"
