@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from keyquorum.model.policy import HolderSpec, Policy
 
 _MOST_SHOWN = 16  # members of a list before it is cut
-_MOST_WAYS = 6
-_LONGEST_WAY = 6
+_MOST_WAYS = 64  # listed as data; in words the first few
+_MOST_SPOKEN = 6
+_LONGEST_SPOKEN = 6
 _MOST_URI = 60
 
 
@@ -211,15 +212,16 @@ def _person_line(meaning: Meaning) -> str:
 
 
 def _ways(meaning: Meaning, ways: Ways) -> str:
-    """Return the sets with pluses; "" when they are too long to be read."""
-    if any(len(way) > _LONGEST_WAY for way in ways.shown):
+    """Return the first sets with pluses; "" when they are too long to be read."""
+    spoken = ways.shown[:_MOST_SPOKEN]
+    if any(len(way) > _LONGEST_SPOKEN for way in spoken):
         return ""
-    shown = [" + ".join(meaning.policy.names_at(place) for place in way) for way in ways.shown]
-    if ways.total > len(shown):
-        shown.append(f"and {_number(ways.total - len(shown))} more")
+    found = [" + ".join(meaning.policy.names_at(place) for place in way) for way in spoken]
+    if ways.total > len(found):
+        found.append(f"and {_number(ways.total - len(found))} more")
     elif ways.total < 0:
-        shown.append("and more")
-    return "; ".join(shown)
+        found.append("and more")
+    return "; ".join(found)
 
 
 def _list(items: Sequence[str], word: str = "and") -> str:

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The estimate of a token's size against a real, signed and sealed one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from keyquorum.envelope import dsse
+from keyquorum.envelope.hpke import ENC_SIZES
+from keyquorum.envelope.sealing import Recipient
+from keyquorum.envelope.signing import Owner
+from keyquorum.model import token_size, tree
+from keyquorum.model.fragment import Description, Fragment
+from keyquorum.model.header import HeaderDescriptor
+from keyquorum.model.token import Token
+from keyquorum.model.volume_set import MAX_PAYLOAD, WRAPPED, Placement, VolumeSet
+from keyquorum.secret import Identity, Share
+from unit.model.policies import short
+
+UUID = "5b2c0f3e-5f0e-4d0d-9a43-9a5e4a3d8a11"
+SEGMENTS = (
+    '{"0":{"encryption":"aes-xts-plain64","iv_tweak":"0","offset":"16777216","sector_size":512,"size":"dynamic",'
+    '"type":"crypt"}}'
+)
+
+
+def test_sizes_of_encapsulated_keys_are_those_of_hpke() -> None:
+    assert token_size._ENC_SIZES == ENC_SIZES
+
+
+@pytest.mark.parametrize("kem", ["x-wing", "x25519"])
+@pytest.mark.parametrize("of", ["tpm-t disk-a disk-b", "tpm-t sheet phrase-x", "hsm-a hsm-b sheet disk-a disk-b"])
+def test_the_estimate_is_near_the_real_thing(kem: str, of: str) -> None:
+    policy = short(2, of, f'[fragments]\nkem = "{kem}"\n')
+    owner = Owner(Ed25519PrivateKey.generate())
+    places = {index: (path, node.threshold) for index, path, node in tree.leaves(policy.tree)}
+    envelopes, placements = {}, []
+    for spec in policy.holders:
+        with Identity.from_view(os.urandom(32)) as identity, Share.from_view(os.urandom(64)) as share:
+            recipient = Recipient.of(identity, kem)
+            description = Description(
+                volume=UUID,
+                set_id=os.urandom(16),
+                epoch=1,
+                index=spec.index,
+                total=len(policy.holders),
+                threshold=places[spec.index][1],
+                path=places[spec.index][0],
+                name=spec.name,
+                kind=spec.kind,
+                recipient=recipient.key_id,
+                issued=1_800_000_000,
+                expires=0,
+            )
+            enc, ciphertext = recipient.seal(share, description.info())
+        fragment = Fragment(description=description, kem=kem, enc=enc, ciphertext=ciphertext)
+        if spec.kind != "disk":
+            envelopes[str(spec.index)] = owner.sign(dsse.FRAGMENT_TYPE, fragment.payload())
+        placements.append(
+            Placement(
+                index=spec.index,
+                name=spec.name,
+                kind=spec.kind,
+                recipient=recipient.key_id,
+                commitment=os.urandom(32),
+                where={"x": "0" * token_size._where_size(spec)},
+            )
+        )
+    real = VolumeSet(
+        volume=UUID,
+        set_id=os.urandom(16),
+        epoch=1,
+        mode=WRAPPED,
+        key_size=64,
+        issued=1_800_000_000,
+        header=HeaderDescriptor(uuid=UUID, segments=SEGMENTS, digest="0" * 64, requirements=""),
+        policy=policy.tree,
+        placements=tuple(placements),
+        nonce=os.urandom(24),
+        wrapped=os.urandom(80),
+        measure_pcr=15,
+        keyslot=-1,
+    )
+    token = Token(volume_set=owner.sign(dsse.SET_TYPE, real.payload()), fragments=envelopes)
+    size = token_size.estimate(policy)
+    assert size.volume_set == pytest.approx(len(real.payload()), rel=0.05)
+    assert size.token == pytest.approx(len(token.to_json()), rel=0.05)
+
+
+def test_the_caps() -> None:
+    small, large = (token_size.TokenSize(volume_set=MAX_PAYLOAD + n, token=token_size.STOCK_ROOM + n) for n in (0, 1))
+    assert small.fits_set
+    assert small.fits_stock_header
+    assert not large.fits_set
+    assert not large.fits_stock_header
