@@ -13,7 +13,6 @@ from keyquorum.tpm2 import commands, policy, public, session
 from keyquorum.tpm2.client import (
     AUTH_FAIL,
     BAD_AUTH,
-    INTEGRITY,
     PCR_CHANGED,
     POLICY_FAIL,
     VALUE,
@@ -182,14 +181,15 @@ class _Unlock:
         """Return the refusal to raise for what the TPM answered, in words (I8)."""
         from keyquorum.holders import tpm_refusal
 
-        if error.command == commands.UNSEAL and error.code in {AUTH_FAIL, BAD_AUTH}:
-            if self._where.salt:
-                return tpm_refusal.wrong_pin(self._tpm)
+        wrong_value = error.code in {AUTH_FAIL, BAD_AUTH}
+        if error.command == commands.LOAD and not wrong_value:
+            return RefusedError(f"the sealed object was altered: {error.message}", tampered=True)
+        if error.command == commands.UNSEAL and wrong_value and self._where.salt:
+            return tpm_refusal.wrong_pin(self._tpm)
+        if error.command == commands.UNSEAL and wrong_value:
             return RefusedError("the TPM got another command than was sent: its HMAC was wrong there", tampered=True)
         if error.code in {VALUE, POLICY_FAIL, PCR_CHANGED}:
             return tpm_refusal.of_policy(error, self._tpm, self._where, self._task)
-        if error.code == INTEGRITY:
-            return RefusedError("the sealed object was altered: this TPM does not know it", tampered=True)
         return error
 
 

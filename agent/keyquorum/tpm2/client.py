@@ -32,7 +32,7 @@ _PAUSE, _MOST_PAUSES = 0.05, 100
 EMPTY_PASSWORD = u32(PASSWORD_SESSION) + bytes(5)  # no nonce, no attributes, no password
 
 # Response codes that callers tell apart, without the number of a parameter, handle or session (Part 2 §6.6)
-VALUE, HANDLE, AUTH_FAIL, BAD_AUTH, POLICY_FAIL, INTEGRITY = 0x84, 0x8B, 0x8E, 0xA2, 0x9D, 0x9F
+VALUE, HANDLE, AUTH_FAIL, BAD_AUTH, POLICY_FAIL = 0x84, 0x8B, 0x8E, 0xA2, 0x9D
 PCR_CHANGED, LOCKOUT = 0x128, 0x921
 
 

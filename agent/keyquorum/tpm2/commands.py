@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from keyquorum.tpm2.client import Tpm
     from keyquorum.tpm2.public import StorageKey
 
-UNSEAL = 0x15E
-_CREATE_PRIMARY, _LOAD, _LOAD_EXTERNAL = 0x131, 0x157, 0x167
+LOAD, UNSEAL = 0x157, 0x15E
+_CREATE_PRIMARY, _LOAD_EXTERNAL = 0x131, 0x167
 _POLICY_AUTHORIZE, _POLICY_AUTH_VALUE, _POLICY_PCR, _POLICY_GET_DIGEST = 0x16A, 0x16B, 0x17F, 0x189
 _READ_PUBLIC, _START_AUTH_SESSION, _VERIFY_SIGNATURE = 0x173, 0x176, 0x177
 _GET_CAPABILITY, _PCR_READ, _PCR_EXTEND = 0x17A, 0x17E, 0x182
@@ -117,7 +117,7 @@ def policy_authorize(tpm: Tpm, policy: Session, signer: bytes, approved: bytes, 
 
 def load(tpm: Tpm, parent: int, private: bytes, area: bytes) -> int:
     """Load a sealed object below a parent whose authorisation is empty; return its handle (TPM2_Load, §12.2)."""
-    answer = tpm.run(_LOAD, (parent,), sized(private) + sized(area), EMPTY_PASSWORD, gives_handle=True)
+    answer = tpm.run(LOAD, (parent,), sized(private) + sized(area), EMPTY_PASSWORD, gives_handle=True)
     return answer.handle
 
 
@@ -157,7 +157,8 @@ def lockout_state(tpm: Tpm) -> tuple[int, int, int] | None:
     reader.take(5)
     found = {}
     for _ in range(reader.count(64)):
-        found[reader.u32()] = reader.u32()
+        name = reader.u32()
+        found[name] = reader.u32()
     counted, most, interval = (found.get(_LOCKOUT_COUNTER + offset) for offset in range(3))
     return None if counted is None or most is None or interval is None else (counted, most, interval)
 
