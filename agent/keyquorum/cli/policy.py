@@ -70,9 +70,8 @@ def load_policy(path: str) -> Policy:
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         position = _POSITION.search(message)
-        problem = _POSITION.sub("", message)
-        shown = problem if problem.isprintable() else ascii(problem)
-        raise MalformedError(path, position[1] if position else "", f"not TOML: {shown}") from None
+        problem = _POSITION.sub("", message)  # tomllib quotes what it shows of the file
+        raise MalformedError(path, position[1] if position else "", f"not TOML: {problem}") from None
     except ValueError:  # what int() says to thousands of digits
         raise MalformedError(path, "", "not TOML: a number is too large") from None
     return policy.parse(table, path)

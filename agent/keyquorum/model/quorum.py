@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_CASES = 4096  # what `smallest` looks at for numbers that stand at several leaves
 _MAX_TRIED = 20_000
-_NEVER = 1 << 30
+_MAX_WORK = 8_000_000  # leaves looked at while listing: about a second
 
 
 class Ways(Record):
@@ -115,33 +115,33 @@ def smallest(tree: Node, free: AbstractSet[int] = frozenset()) -> frozenset[int]
     is tried, except that of two which stand at the same nodes it does not matter which is taken.
     """
     groups = _interchangeable(tree, free)
-    everything = frozenset(number for group in groups for number in group)
-    best, least = frozenset[int](), _NEVER
+    best, least = frozenset[int](), len(numbers(tree)) + 1
     for sizes in product(*(range(len(group) + 1) for group in groups)):
         if sum(sizes) >= least:
             continue
         taken = frozenset(number for group, size in zip(groups, sizes, strict=True) for number in group[:size])
-        cost, chosen = _cheapest(tree, free | taken, everything - taken)
+        cost, chosen = _cheapest(tree, free | taken)
         if len(taken) + cost < least:
             best, least = taken | chosen, len(taken) + cost
     return best
 
 
-def _cheapest(tree: Node, given: AbstractSet[int], barred: AbstractSet[int]) -> tuple[int, frozenset[int]]:
-    """Return cost and numbers of the cheapest quorum, where `given` costs nothing and `barred` cannot be had."""
+def _cheapest(tree: Node, given: AbstractSet[int]) -> tuple[int, frozenset[int]]:
+    """Return price and numbers of the cheapest quorum, where `given` is free and every other leaf costs 1.
+
+    A number at several leaves is paid several times; the case in which it is `given` has the right price.
+    """
     options: list[tuple[int, frozenset[int]]] = []
     for child in tree.children:
         if isinstance(child, Node):
-            options.append(_cheapest(child, given, barred))
+            options.append(_cheapest(child, given))
         elif child.index in given:
             options.append((0, frozenset()))
-        elif child.index not in barred:
+        else:
             options.append((1, frozenset((child.index,))))
     options.sort(key=lambda option: option[0])
     best = options[: tree.threshold]
-    if len(best) < tree.threshold:
-        return _NEVER, frozenset()
-    return min(_NEVER, sum(cost for cost, _ in best)), frozenset[int]().union(*(chosen for _, chosen in best))
+    return sum(cost for cost, _ in best), frozenset[int]().union(*(chosen for _, chosen in best))
 
 
 def _repeated(tree: Node) -> frozenset[int]:
@@ -179,12 +179,14 @@ def _joined(nodes: Sequence[Node], so_far: frozenset[int]) -> Iterator[frozenset
 
 def _distinct(tree: Node) -> tuple[list[frozenset[int]], bool]:
     """Return the minimal sets of numbers, and whether these are all."""
+    size = sum(1 for _ in leaves(tree))
+    most = min(_MAX_TRIED, _MAX_WORK // size**2)
     found: dict[frozenset[int], bool] = {}
     tried = 0
-    for tried, chosen in enumerate(islice(_choices(tree), _MAX_TRIED + 1), 1):
-        if chosen not in found and tried <= _MAX_TRIED:
+    for tried, chosen in enumerate(islice(_choices(tree), most + 1), 1):
+        if chosen not in found and tried <= most:
             found[chosen] = not any(satisfied(tree, chosen - {number}) for number in chosen)
-    return [chosen for chosen, minimal in found.items() if minimal], tried <= _MAX_TRIED
+    return [chosen for chosen, minimal in found.items() if minimal], tried <= most
 
 
 def _ordered(tree: Node, sets: Sequence[frozenset[int]]) -> tuple[tuple[int, ...], ...]:
