@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 STOCK_ROOM = 11 * 1024  # 12 KiB of JSON in a header as cryptsetup makes it, less keyslot, segment and digest
 _ENC_SIZES = {"x-wing": 1120, "x25519": 32}  # those of envelope.hpke, which a model may not import; a test compares
 _TAG_SIZE = 16
-_WHERE = {"disk": 110, "tpm": 900, "pkcs11": 560, "passphrase": 210, "sheet": 40}  # bytes
-_PER_PCR = 60
+_WHERE = {"disk": 110, "tpm": 510, "pkcs11": 560, "passphrase": 210, "sheet": 40}  # bytes
+_PER_PCR, _SIGNED, _FACTS, _PIN = 51, 400, 130, 35  # what a TPM adds (docs/holders-tpm.md §2)
 _UUID = "00000000-0000-0000-0000-000000000000"
 _TIME = 1 << 31
 _HEADER = HeaderDescriptor(uuid=_UUID, segments="s" * 150, digest="0" * 64, requirements="")
@@ -91,7 +91,8 @@ def _placement(spec: HolderSpec) -> Placement:
 def _where_size(spec: HolderSpec) -> int:
     size, options = _WHERE[spec.kind], spec.options
     if isinstance(options, TpmOptions):
-        size += _PER_PCR * max(0, len(options.pcrs) + len(options.signed_pcrs) - 1) + (350 if options.public_key else 0)
+        size += _PER_PCR * (len(options.pcrs) - 1)
+        size += (_SIGNED if options.public_key else 0) + (_FACTS if options.facts else 0) + (_PIN if options.pin else 0)
     if isinstance(options, Pkcs11Options):
         size += len(options.uri)
     return size
