@@ -25,7 +25,7 @@ _COLOURS = {report.VALID: _GREEN, report.REFUSED: _RED, report.TAMPERED: _RED, r
 
 def say(line: str) -> None:
     """Print a line of the result."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write("\n".join(printable(part) for part in line.split("\n")) + "\n")
     sys.stdout.flush()
 
 
@@ -63,7 +63,13 @@ def verdict_line(found: Verdict, width: int = 0) -> str:
     return line
 
 
+def printable(line: str) -> str:
+    """Make a line fit for a terminal or a log: parts of it may come from a disk that somebody else wrote."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
+
+
 def _tell(line: str, colour: str = "") -> None:
+    line = printable(line)
     if colour and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         line = colour + line + _PLAIN
     sys.stderr.write(_PREFIX + line + "\n")

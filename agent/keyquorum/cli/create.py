@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import os
 
-from keyquorum import speech
 from keyquorum.cli import policy as policies
 from keyquorum.cli import shell
-from keyquorum.cli.enroll import add_enrolment, enrol_volume, finish
+from keyquorum.cli.enroll import add_enrolment, enrol_volume, explain_policy, finish
 from keyquorum.errors import UsageError
 from keyquorum.linux import block, luks_admin
 from keyquorum.linux.volume_lock import exclusive
-from keyquorum.model import explain, placement
+from keyquorum.model import placement
 from keyquorum.native import sodium
 from keyquorum.secret import VolumeKey
 
@@ -53,8 +52,7 @@ def run(arguments: Namespace) -> int:
     machine = shell.machine(arguments)
     device = block.resolve(arguments.device)
     _refuse_luks(device)
-    for line in explain.sentences(explain.analyse(policy)):
-        speech.note(line)
+    explain_policy(policy)
     if not arguments.yes:
         shell.confirm(f"Everything on {device} will be lost.")
     with sodium.random_secret(VolumeKey, luks_admin.NEW_KEY_SIZE) as volume_key:

@@ -25,6 +25,7 @@ from keyquorum.errors import UsageError
 from keyquorum.linux import atomic_file, block, boot_image, luks_admin, owner_key
 from keyquorum.linux.volume_lock import exclusive
 from keyquorum.model import explain, placement
+from keyquorum.model.policy_warnings import cautions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,14 +72,22 @@ def run(arguments: Namespace) -> int:
     with luks_admin.open_header(device, arguments.header) as header, exclusive(header.uuid):
         preconditions.check_header(header)
         placement.refuse(policy, arguments.policy)
-        for line in explain.sentences(explain.analyse(policy)):
-            speech.note(line)
+        explain_policy(policy)
         if not arguments.yes:
             shell.confirm(f"Enrol {device}?")
         with shell.obtain_volume_key(header, arguments, machine) as volume_key:
             enrolled = enrol_volume(arguments, machine, policy, header, volume_key)
     finish(arguments, device, enrolled)
     return 0
+
+
+def explain_policy(policy: Policy) -> None:
+    """Say what the policy means, and what to think about twice."""
+    meaning = explain.analyse(policy)
+    for line in explain.sentences(meaning):
+        speech.note(line)
+    for caution in cautions(meaning):
+        speech.warn(caution.message)
 
 
 def enrol_volume(
@@ -93,7 +102,7 @@ def enrol_volume(
         device=header.data_path,
         header=arguments.header,
         policy=policy,
-        kem=preconditions.choose_kem(policy, machine.warn),
+        kem=preconditions.choose_kem(policy, header, machine.warn),
         direct=arguments.direct,
         with_keyslot=arguments.with_keyslot,
         owner=owner,

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from keyquorum.envelope.hpke import X25519, X_WING
 from keyquorum.errors import UsageError
-from keyquorum.model import header, token
+from keyquorum.linux import luks_admin
+from keyquorum.model import header, token, token_size
 from keyquorum.native import crypto
 
 TYPE_CHECKING = False
@@ -30,16 +31,28 @@ def check_header(loaded: Header) -> HeaderDescriptor:
     return descriptor
 
 
-def choose_kem(policy: Policy, warn: Callable[[str], None]) -> str:
-    """Return how fragments are sealed: as the policy says, else X-Wing where this machine can open it at boot."""
-    if policy.kem == X_WING and not crypto.has_ml_kem():
+def choose_kem(policy: Policy, loaded: Header, warn: Callable[[str], None]) -> str:
+    """Return how fragments are sealed: as the policy says, else by X-Wing where this machine and this header allow it.
+
+    docs/fragment.md §3 says what X25519 alone means for fragments whose recipient keys are published nowhere.
+    """
+    able = crypto.has_ml_kem()
+    if policy.kem == X_WING and not able:
         raise UsageError(
             "this machine's OpenSSL cannot open X-Wing seals (it needs 3.5 or later)",
             'write kem = "x25519" in the policy\'s [fragments], or leave kem out',
         )
     if policy.kem:
         return policy.kem
-    if crypto.has_ml_kem():
-        return X_WING
-    warn("fragments are sealed by X25519 alone: this OpenSSL is older than 3.5, so no post-quantum protection")
-    return X25519
+    if not able:
+        warn("fragments are sealed by X25519 and not by X-Wing: this machine's OpenSSL is older than 3.5")
+        return X25519
+    if token_size.estimate(policy.with_(kem=X_WING)).token > _room(loaded):
+        warn("fragments are sealed by X25519 and not by X-Wing: this header has no room for the larger seals")
+        return X25519
+    return X_WING
+
+
+def _room(loaded: Header) -> int:
+    """Return how many bytes a token may have, less a tenth that an estimate may be wrong by."""
+    return (luks_admin.metadata_area(loaded) - len(loaded.metadata())) * 9 // 10

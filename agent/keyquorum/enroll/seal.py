@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from keyquorum.errors import KeyquorumError
+from keyquorum.errors import KeyquorumError, UsageError
 from keyquorum.holders import load
 from keyquorum.holders.contract import SealTask, Subject, open_task
 
@@ -36,10 +36,17 @@ def into_key_holders(plan: Plan, wheres: dict[int, dict[str, Any]]) -> None:
 
 
 def into_envelope_holders(plan: Plan, wheres: dict[int, dict[str, Any]]) -> None:
-    """Write envelopes to fragment disks."""
+    """Write envelopes to fragment disks; two holders that turn out to be one disk are refused."""
+    disks: dict[str, str] = {}
     for planned in plan.fragments:
         if keeps_envelope(planned):
             _seal(plan, planned, wheres)
+            spec = planned.spec
+            same = disks.setdefault(wheres[spec.index]["disk"], spec.holder)
+            if same != spec.holder:
+                raise UsageError(
+                    f"{same} and {spec.holder} are the same disk", "name another disk, or let one holder stand for both"
+                )
 
 
 def _seal(plan: Plan, planned: PlannedFragment, wheres: dict[int, dict[str, Any]]) -> None:

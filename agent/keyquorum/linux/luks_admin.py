@@ -23,6 +23,7 @@ _slot_add = function(_LIB, "crypt_keyslot_add_by_key", INT, ADDRESS, INT, ADDRES
 _slot_destroy = function(_LIB, "crypt_keyslot_destroy", INT, ADDRESS, INT)
 _set_pbkdf = function(_LIB, "crypt_set_pbkdf_type", INT, ADDRESS, ADDRESS)
 _set_sizes = function(_LIB, "crypt_set_metadata_size", INT, ADDRESS, _U64, _U64)
+_get_sizes = function(_LIB, "crypt_get_metadata_size", INT, ADDRESS, ADDRESS, ADDRESS)
 _format = function(_LIB, "crypt_format", INT, ADDRESS, TEXT, TEXT, TEXT, TEXT, ADDRESS, SIZE, ADDRESS)
 
 ANY = -1
@@ -31,6 +32,7 @@ _NO_BENCHMARK = 1 << 1
 _METADATA_SIZE = 64 * 1024  # for volumes made here: room for many fragments, a stock header has 16 KiB
 _KEYSLOTS_SIZE = (16 << 20) - 2 * _METADATA_SIZE
 NEW_KEY_SIZE = 64
+_BINARY_HEADER = 4096
 
 
 class _Pbkdf(ctypes.Structure):
@@ -159,3 +161,12 @@ def format_volume(device: str, volume_key: VolumeKey) -> None:
 def key_size(header: Header) -> int:
     """Return the volume key's size in bytes, or 0 when no keyslot tells."""
     return max(0, int(_key_size(header.handle)))
+
+
+def metadata_area(header: Header) -> int:
+    """Return how many bytes of JSON the header has room for in all."""
+    metadata, keyslots = _U64(0), _U64(0)
+    result = _get_sizes(header.handle, ctypes.byref(metadata), ctypes.byref(keyslots))
+    if result < 0:
+        raise header.failure("the header's size cannot be read", result)
+    return int(metadata.value) - _BINARY_HEADER

@@ -17,7 +17,7 @@ PCR_BANKS = ("sha1", "sha256", "sha384", "sha512")
 
 
 class DiskOptions(Record):
-    """A fragment disk: a device path, or PARTUUID=…, PARTLABEL=…, or KQDISK=… (our own disk id)."""
+    """A fragment disk: a path, or PARTUUID=…, PARTLABEL=…, UUID=…, LABEL=…, ID=…"""
 
     device: str
 

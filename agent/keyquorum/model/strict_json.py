@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON as keyquorum accepts and writes it: capped, no duplicate names, no fractions, nothing after the end.
+"""JSON as keyquorum accepts and writes it: capped, not deep, no name twice, no fractions, nothing after the end.
 
 The module `json` imports `re` and `enum`, which costs a boot twice the start of a bare interpreter. Its scanner is
 written in C and needs neither, so it is used directly (docs/decisions/0003-boot-imports.md).
@@ -19,23 +19,28 @@ if TYPE_CHECKING:
     ErrorType = type[MalformedError | TamperingError]
 
 MAX_INTEGER = 1 << 63
+MAX_DEPTH = 32  # far more than any object of ours has; every later walk through a value is safe from exhaustion
 _SPACE = " \t\n\r"
 
 
+class _UnacceptableError(ValueError):
+    """JSON, but not of the kind accepted here."""
+
+
 def _no_fraction(_text: str) -> NoReturn:
-    raise ValueError("a number is not a whole one")
+    raise _UnacceptableError("a number is not a whole one")
 
 
 def _whole(text: str) -> int:
     if len(text) > 20 or abs(int(text)) >= MAX_INTEGER:
-        raise ValueError("a number is too large")
+        raise _UnacceptableError("a number is too large")
     return int(text)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("a name occurs twice")
+        raise _UnacceptableError("a name occurs twice")
     return table
 
 
@@ -51,6 +56,10 @@ class _Rules:
     memo: dict[str, str] = {}  # noqa: RUF012 (part of the scanner's contract)
 
 
+# For most refusals the scanner looks for its error class in the module `json`, which no boot has: CPython 3.11 then
+# raises SystemError, later ones ImportError.
+_NO_JSON_MODULE = (SystemError, ImportError)
+_TOO_DEEP = f"not acceptable JSON: it is nested more than {MAX_DEPTH} deep"
 _scan = make_scanner(_Rules)  # type: ignore[arg-type]  # typeshed describes the result, not the argument
 
 
@@ -61,13 +70,28 @@ def parse(data: bytes, what: str, cap: int, error: ErrorType) -> Any:
     try:
         text = data.decode("ascii" if data.isascii() else "utf-8").strip(_SPACE)
         value, end = _scan(text, 0)
-    except StopIteration:
-        raise error(what, "", "not JSON") from None
-    except (ValueError, RecursionError) as problem:
+    except _UnacceptableError as problem:
         raise error(what, "", f"not acceptable JSON: {problem}") from None
+    except (ValueError, StopIteration, *_NO_JSON_MODULE):
+        raise error(what, "", "not JSON") from None
+    except RecursionError:
+        raise error(what, "", _TOO_DEEP) from None
     if end != len(text):
         raise error(what, "", "more text after the end of the JSON value")
+    if _is_deep(value):
+        raise error(what, "", _TOO_DEEP)
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Say whether lists and tables are nested more than `MAX_DEPTH` deep, without recursion."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inner = [item for item in level if isinstance(item, (list, dict))]
+        if not inner:
+            return False
+        level = [item for box in inner for item in (box.values() if isinstance(box, dict) else box)]
+    return True
 
 
 def serialise(value: object) -> bytes:

@@ -68,7 +68,12 @@ class HelpRequestedError(UsageError):
 
 
 _WITH_VALUE = frozenset({"--name", "--holder", "--timeout", "--pin-fd", "--header", "--options", "--link-key"})
-_FLAGS = {"--no-prompt": ("prompt", False), "--json": ("json", True), "--boot": ("boot", True), "--record": ("record", True)}
+_FLAGS = {
+    "--no-prompt": ("prompt", False),
+    "--json": ("json", True),
+    "--boot": ("boot", True),
+    "--record": ("record", True),
+}
 
 
 def parse(words: Sequence[str], help_text: str) -> Arguments:

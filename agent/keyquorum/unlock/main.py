@@ -81,7 +81,7 @@ def make_proxy(arguments: Arguments, settings: Settings) -> Proxy:
 
 def _tell_at_boot(verdict: Verdict) -> None:
     speech.verdict(verdict)
-    boot_record.to_kernel_log(speech.verdict_line(verdict).strip())
+    boot_record.to_kernel_log(speech.printable(speech.verdict_line(verdict).strip()))
 
 
 def tell_outcome(report: Report, arguments: Arguments) -> None:
@@ -92,7 +92,7 @@ def tell_outcome(report: Report, arguments: Arguments) -> None:
     else:
         speech.note(line)
     if arguments.boot:
-        boot_record.to_kernel_log(line)
+        boot_record.to_kernel_log(speech.printable(line))
     if arguments.json:
         speech.say(strict_json.serialise(report.to_json()).decode())
 
