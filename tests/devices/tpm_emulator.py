@@ -99,12 +99,13 @@ class Emulator:
 class Proxy:
     """Somebody on the bus between a TPM and its user.
 
-    `change(command, response)` returns what the user gets to see, or None for silence. Everything that passed is in
-    `commands` and `responses`.
+    `change(command, response)` returns what the user gets to see, or None for silence. `before(command)` returns
+    what the TPM gets instead of the command. Everything that passed is in `commands` and `responses`.
     """
 
     def __init__(self, emulator: Emulator, change: Change | None = None) -> None:
         self.change: Change = change or (lambda _command, response: response)
+        self.before: Callable[[bytes], bytes] = lambda command: command
         self.commands: list[bytes] = []
         self.responses: list[bytes] = []
         self._target = ("127.0.0.1", emulator.port)
@@ -126,14 +127,19 @@ class Proxy:
                     continue
 
     def _relay(self, user: socket.socket, tpm: socket.socket) -> None:
+        self._tpm = tpm
         while command := _message(user):
-            tpm.sendall(command)
-            response = _message(tpm)
+            response = self.ask(self.before(command))
             self.commands.append(command)
             self.responses.append(response)
             changed = self.change(command, response)
             if changed is not None:
                 user.sendall(changed)
+
+    def ask(self, command: bytes) -> bytes:
+        """Send a command to the TPM, beside those of the user."""
+        self._tpm.sendall(command)
+        return _message(self._tpm)
 
     def close(self) -> None:
         """Stop listening."""

@@ -18,7 +18,7 @@ from keyquorum.model.holder_options import TpmOptions
 from keyquorum.secret import Identity, Secret
 from keyquorum.tpm2 import banks, commands
 from keyquorum.tpm2.client import Tpm
-from keyquorum.tpm2.wire import SRK_HANDLE
+from keyquorum.tpm2.wire import SRK_HANDLE, u32
 
 OWNER, LOCKOUT = tpm2_pytss.ESYS_TR.OWNER, tpm2_pytss.ESYS_TR.LOCKOUT
 SUBJECT = Subject(volume="6d1c7d1e-5ab0-4d6f-8b0e-000000000001", set_id=bytes(16), epoch=1, index=2, name="tpm")
@@ -116,3 +116,21 @@ def pcr(device: str, number: int, bank: str = "sha256") -> bytes:
     """Return a PCR's value."""
     with client(device) as tpm:
         return commands.pcr_read(tpm, bank, (number,))[number]
+
+
+def loaded(device: str) -> list[int]:
+    """Return the handles of all objects and sessions that a TPM holds at this moment."""
+    found = []
+    with client(device) as tpm:
+        for first in (0x80000000, 0x02000000, 0x03000000):  # objects, loaded sessions, saved sessions
+            reader = tpm.public(tpm.run(0x17A, (), u32(1) + u32(first) + u32(16)), "GetCapability")
+            reader.take(5)
+            found += [reader.u32() for _ in range(reader.count(16))]
+    return found
+
+
+def tidy(device: str) -> None:
+    """Flush what an interposer kept us from flushing."""
+    for handle in loaded(device):
+        with client(device) as tpm:
+            tpm.flush(handle)
