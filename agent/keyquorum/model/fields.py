@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
 _HEX = frozenset("0123456789abcdef")
 _DEFAULT_MAX = 256
+_MAX_SHOWN = 40  # characters of foreign text in an error
 
 
 class Fields:
@@ -29,7 +30,7 @@ class Fields:
         self.what, self.path, self._error = what, path, error
         if not isinstance(value, dict):
             raise error(what, path, "must be a table")
-        self._rest = dict(value)
+        self._rest: dict[str, Any] = dict(value)
 
     def fail(self, name: str, problem: str) -> NoReturn:
         """Raise the error for field `name`."""
@@ -99,7 +100,7 @@ class Fields:
         """Take the version and refuse every other than `known`."""
         value = self.take("version")
         if value != known or isinstance(value, bool):
-            self.fail("version", f"{value!r} is not known here (this program knows {known})")
+            self.fail("version", f"{repr(value)[:_MAX_SHOWN]} is not known here (this program knows {known})")
 
     def data(self, name: str, *, size: int | None = None, longest: int = 4096) -> bytes:
         """Take bytes in base64, of exactly `size` or at most `longest`."""
@@ -159,4 +160,4 @@ class Fields:
     def finish(self) -> None:
         """Refuse fields that nobody took."""
         for name in self._rest:
-            self.fail(str(name)[:40], "is not known here")
+            self.fail(name[:_MAX_SHOWN] if name.isprintable() else ascii(name[:_MAX_SHOWN]), "is not known here")
