@@ -3,20 +3,26 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import tpm2_pytss  # type: ignore[import-untyped]  # it has no type hints
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyquorum.holders.contract import OpenTask, SealTask, Subject, Tuning
 from keyquorum.holders.tpm import HOLDER
 from keyquorum.linux.tpm_device import TpmDevice
 from keyquorum.model.holder_options import TpmOptions
 from keyquorum.secret import Identity, Secret
-from keyquorum.tpm2 import banks, commands
+from keyquorum.tpm2 import banks, commands, policy
 from keyquorum.tpm2.client import Tpm
 from keyquorum.tpm2.wire import SRK_HANDLE, u32
 
@@ -134,3 +140,22 @@ def tidy(device: str) -> None:
     for handle in loaded(device):
         with client(device) as tpm:
             tpm.flush(handle)
+
+
+@cache
+def signing_key(number: int = 0, bits: int = 2048) -> rsa.RSAPrivateKey:
+    """Return a key that signs PCR policies; each number is another key."""
+    assert number >= 0
+    return rsa.generate_private_key(65537, bits)
+
+
+def signed_entry(key: rsa.RSAPrivateKey, bank: str, values: dict[int, bytes]) -> dict[str, Any]:
+    """Sign PCR values as `systemd-measure sign` does; return an entry of tpm2-pcr-signature.json."""
+    digest = policy.after_pcr(policy.START, bank, values)
+    encoded = key.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
+    return {
+        "pcrs": sorted(values),
+        "pkfp": hashlib.sha256(encoded).hexdigest(),
+        "pol": digest.hex(),
+        "sig": base64.b64encode(key.sign(digest, padding.PKCS1v15(), hashes.SHA256())).decode(),
+    }

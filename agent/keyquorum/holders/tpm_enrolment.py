@@ -43,21 +43,24 @@ def seal(task: SealTask) -> Where:
             f"facts_pcr {options.facts_pcr} is among signed_pcrs: what keyquorum measures there, nobody signs"
         )
     with TpmDevice(task.tuning.tpm_device, time.monotonic() + _PATIENCE) as device, Tpm(device) as tpm:
+        if signed is not None:
+            tpm.flush(commands.load_signer(tpm, signed.signer))  # a TPM that cannot use the key says so now
         facts = _measure_facts(tpm, options)
         values = _read_pcrs(tpm, options, task.show)
         parent = _provide_storage_key(tpm, task.show)
+        unsealed = Where(
+            srk=parent[1].name[2:],
+            srk_kind=parent[1].kind,
+            public=b"",
+            private=b"",
+            bank=options.bank,
+            pcrs=values,
+            signed=signed,
+            facts=facts,
+            salt=os.urandom(SALT_SIZE) if options.pin else b"",
+        )
         try:
-            where = _seal_below(tpm, parent, task, Where(
-                srk=parent[1].name[2:],
-                srk_kind=parent[1].kind,
-                public=b"",
-                private=b"",
-                bank=options.bank,
-                pcrs=values,
-                signed=signed,
-                facts=facts,
-                salt=os.urandom(SALT_SIZE) if options.pin else b"",
-            ))  # fmt: skip
+            where = _seal_below(tpm, parent, task, unsealed)
         finally:
             if parent[0] != SRK_HANDLE:
                 tpm.flush(parent[0])
@@ -142,6 +145,7 @@ def _signer(options: TpmOptions) -> SignedPolicy | None:
     """Read the public key that may sign PCR policies."""
     if not options.public_key:
         return None
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -152,14 +156,14 @@ def _signer(options: TpmOptions) -> SignedPolicy | None:
         raise UsageError(f"{options.public_key} cannot be read: {error.strerror}") from None
     try:
         key = serialization.load_pem_public_key(pem)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise MalformedError(options.public_key, "", "is no public key in PEM") from None
     if not isinstance(key, RSAPublicKey) or key.key_size not in {2048, 3072, 4096}:
         raise MalformedError(
             options.public_key, "", "is no RSA key of 2048, 3072 or 4096 bits, as systemd-measure uses"
         )
     numbers = key.public_numbers()
-    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)  # as systemd hashes it
     return SignedPolicy(
         pcrs=options.signed_pcrs,
         signer=public.rsa_signer(numbers.n.to_bytes(key.key_size // 8, "big"), numbers.e),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from keyquorum.errors import HolderError, RefusedError, TamperingError
 from keyquorum.linux import pcr_signature_files
-from keyquorum.tpm2 import commands, pcr_signature
+from keyquorum.tpm2 import commands, pcr_signature, public
 from keyquorum.tpm2.client import ResponseError
 
 TYPE_CHECKING = False
@@ -23,6 +23,18 @@ def authorize(tpm: Tpm, signed: SignedPolicy, bank: str, paths: tuple[str, ...],
     Raises `RefusedError` saying where was looked and what was missing.
     """
     present = commands.policy_digest(tpm, policy)
+    handle = commands.load_signer(tpm, signed.signer)
+    try:
+        _try_all(tpm, signed, (bank, present), paths, (policy, handle))
+    finally:
+        tpm.flush(handle)
+
+
+def _try_all(
+    tpm: Tpm, signed: SignedPolicy, wanted: tuple[str, bytes], paths: tuple[str, ...], using: tuple[Session, int]
+) -> None:
+    bank, present = wanted
+    policy, handle = using
     looked, tried, others = [], 0, 0
     for path, content in pcr_signature_files.contents(paths, pcr_signature.MAX_FILE):
         try:
@@ -39,7 +51,7 @@ def authorize(tpm: Tpm, signed: SignedPolicy, bank: str, paths: tuple[str, ...],
                 continue
             tried += 1
             try:
-                commands.policy_authorize(tpm, policy, signed.signer, present, entry.signature)
+                commands.policy_authorize(tpm, policy, (handle, public.name(signed.signer)), present, entry.signature)
             except ResponseError:
                 continue
             return

@@ -22,7 +22,7 @@ _MAX_PUBLIC = 1024
 
 
 class SignedPolicy(Record):
-    """PCRs whose values a key may sign: its TPM public area, and the SHA-256 of its DER form as systemd has it."""
+    """PCRs whose values a key may sign: its TPM public area, and the SHA-256 by which systemd knows it."""
 
     pcrs: tuple[int, ...]
     signer: bytes

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from keyquorum.errors import RefusedError
-from keyquorum.native import libc
+from keyquorum.native import libc, sodium
 from keyquorum.secret import Identity
 from keyquorum.tpm2 import banks, public, session
 from keyquorum.tpm2.client import EMPTY_PASSWORD, HANDLE, ResponseError
@@ -92,27 +92,28 @@ def policy_digest(tpm: Tpm, policy: Session) -> bytes:
     return found
 
 
-def policy_authorize(tpm: Tpm, policy: Session, signer: bytes, approved: bytes, signature: bytes) -> None:
+def load_signer(tpm: Tpm, signer: bytes) -> int:
+    """Load the public area of a key that signs policies; return its handle (TPM2_LoadExternal, §12.3).
+
+    Raises `ResponseError` when the TPM cannot work with such a key.
+    """
+    return tpm.run(_LOAD_EXTERNAL, (), sized(b"") + sized(signer) + u32(OWNER), gives_handle=True).handle
+
+
+def policy_authorize(tpm: Tpm, policy: Session, signer: tuple[int, bytes], approved: bytes, signature: bytes) -> None:
     """Replace a session's policy by "whatever `signer` signed", if it signed the present one (§20.1, §23.16).
 
-    `signer` is the public area of an RSA key, `signature` its PKCS #1 v1.5 signature of `approved` with SHA-256.
+    `signer` is the handle and Name of an RSA key, `signature` its PKCS #1 v1.5 signature of `approved` with SHA-256.
     Raises `ResponseError` when it is not.
     """
-    from keyquorum.native import sodium
-
-    answer = tpm.run(_LOAD_EXTERNAL, (), sized(b"") + sized(signer) + u32(OWNER), gives_handle=True)
-    try:
-        scheme = u16(RSASSA) + u16(SHA256)
-        digest = sodium.sha256(approved)  # of policy and policyRef, which is empty
-        verified = tpm.run(_VERIFY_SIGNATURE, (answer.handle,), sized(digest) + scheme + sized(signature))
-        reader = tpm.public(verified, "VerifySignature")
-        ticket = reader.take(6)  # its tag and hierarchy
-        ticket += sized(reader.sized(64))
-        reader.finish()
-    finally:
-        tpm.flush(answer.handle)
-    parameters = sized(approved) + sized(b"") + sized(public.name(signer)) + ticket
-    tpm.run(_POLICY_AUTHORIZE, (policy.handle,), parameters)
+    handle, name = signer
+    digest = sodium.sha256(approved)  # of policy and policyRef, which is empty
+    scheme = u16(RSASSA) + u16(SHA256)
+    answer = tpm.run(_VERIFY_SIGNATURE, (handle,), sized(digest) + scheme + sized(signature))
+    reader = tpm.public(answer, "VerifySignature")
+    ticket = reader.take(6) + sized(reader.sized(64))  # tag and hierarchy, digest
+    reader.finish()
+    tpm.run(_POLICY_AUTHORIZE, (policy.handle,), sized(approved) + sized(b"") + sized(name) + ticket)
 
 
 def load(tpm: Tpm, parent: int, private: bytes, area: bytes) -> int:
