@@ -23,13 +23,17 @@ class Mailbox:
         self._guard = _thread.allocate_lock()
         self._arrived = _thread.allocate_lock()
         self._arrived.acquire()
+        self._discard: Callable[[Any], object] | None = None
 
     def put(self, item: Any) -> None:
         """Leave a result and wake the reader."""
         with self._guard:
-            self._items.append(item)
-            if self._arrived.locked():
-                self._arrived.release()
+            if self._discard is None:
+                self._items.append(item)
+                if self._arrived.locked():
+                    self._arrived.release()
+                return
+        self._discard(item)
 
     def take(self, seconds: float) -> list[Any]:
         """Wait up to `seconds` and return everything that has arrived, perhaps nothing."""
@@ -37,6 +41,14 @@ class Mailbox:
         with self._guard:
             items, self._items = self._items, []
         return items
+
+    def close(self, discard: Callable[[Any], object]) -> None:
+        """Read no more: `discard` gets what is here unread and, in its thread, whatever still comes."""
+        with self._guard:
+            self._discard = discard
+            items, self._items = self._items, []
+        for item in items:
+            discard(item)
 
     def run(self, work: Callable[[], Any]) -> None:
         """Do `work` in a thread of its own; what it returns arrives here. `work` raises nothing."""

@@ -117,6 +117,8 @@ class Secret:
     @classmethod
     def from_integer(cls, value: int, size: int) -> Self:
         """Write a packed integer (see `sharing.field`) of `size` bytes, eight bytes at a time."""
+        if value < 0 or value.bit_length() > 8 * size:
+            raise ValueError(f"the integer does not fit in {size} bytes")
         secret = cls(size)
         padded = secret.padded
         for offset in range(0, secret._reserved, 8):

@@ -185,7 +185,8 @@ def test_paths_of_inner_tables_and_rows() -> None:
 
 
 def test_what_is_no_table_at_all() -> None:
-    for value in (None, [], "x", 5):
+    values: tuple[object, ...] = (None, [], "x", 5)
+    for value in values:
         with pytest.raises(MalformedError, match=r"^file: must be a table$"):
             Fields(value, "file", MalformedError)
 
