@@ -246,12 +246,14 @@ def test_altered_values_do_not_open(token: SoftToken, kind: str, field: str) -> 
         ("wrapped", "AAAA", "has 3 bytes, not 48"),
         ("key", "00", "must be 64 hexadecimal digits"),
         ("login", "maybe", "is none of"),
+        ("version", 2, "2 is not known here"),
         ("module", "/tmp/evil.so", "is not known here"),
         ("serial", None, "is missing"),
     ],
 )
-def test_what_the_set_says_is_read_strictly(field: str, value: str | None, problem: str) -> None:
-    where = {
+def test_what_the_set_says_is_read_strictly(field: str, value: object, problem: str) -> None:
+    where: dict[str, Any] = {
+        "version": 1,
         "uri": URI,
         "mechanism": "ecdh-p256",
         "encapsulated": "AAAA",

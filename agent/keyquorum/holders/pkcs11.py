@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from keyquorum.model.pkcs11_uri import KeyUri
     from keyquorum.secret import Identity
 
+_VERSION = 1
 _ENROLMENT_SECONDS = 600.0
 _MAX_ENCAPSULATED = 2048
 _WITH_PIN, _WITH_KEYPAD, _WITHOUT = "pin", "keypad", "none"
@@ -73,6 +74,7 @@ class Pkcs11Holder:
         with sealed.material as material:
             wrapped = wrap_identity(material, task.identity, agreement.KIND, bound)
         return {
+            "version": _VERSION,
             "uri": text,
             "mechanism": sealed.mechanism,
             "encapsulated": strict_json.to_base64(sealed.encapsulated),
@@ -108,6 +110,7 @@ def _login_kind(flags: int) -> str:
 
 def _read_where(where: dict[str, Any]) -> _Where:
     fields = Fields(where, "set", TamperingError, "where")
+    fields.version(_VERSION)
     text = fields.text("uri", longest=pkcs11_uri.MAX_URI)
     found = _Where(
         text=text,
