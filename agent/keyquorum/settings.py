@@ -47,9 +47,12 @@ class Row(Record):
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= 86400:
-        raise ValueError("must be from 0 to 86400 seconds")
+        raise ValueError("must be seconds, from 0 to 86400")
     return value
 
 
@@ -60,9 +63,14 @@ def _flag(text: str) -> bool:
 
 
 def _path(text: str) -> str:
-    if not text.startswith(("/", "swtpm:")):
+    if not text.startswith("/") or "\0" in text:
         raise ValueError("must be an absolute path")
     return text
+
+
+def _tpm(text: str) -> str:
+    """Read a device, or the address of an emulator (`linux.tpm_device`)."""
+    return text if text.startswith("swtpm:") else _path(text)
 
 
 def _paths(text: str) -> tuple[str, ...]:
@@ -94,7 +102,7 @@ TABLE = (
         default="yes",
         help="whether a boot goes on watching for holders while the ordinary passphrase prompt is up",
     ),
-    Row(name="tpm_device", read=_path, default="/dev/tpmrm0", help="the TPM that is asked"),
+    Row(name="tpm_device", read=_tpm, default="/dev/tpmrm0", help="the TPM that is asked"),
     Row(
         name="pcr_signature",
         read=_paths,
