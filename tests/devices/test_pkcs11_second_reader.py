@@ -12,37 +12,20 @@ from pathlib import Path
 import pytest
 
 from devices.holder_tasks import SUBJECT, Given, identity, seal_task
+from devices.second_reader import unwrap
 from devices.tokens import PIN, SOFTHSM, SoftHsm
 from keyquorum.holders import load
 from keyquorum.holders.contract import Tuning
 from keyquorum.model.holder_options import Pkcs11Options
 
 _READER = """
-import base64, hashlib, json, struct, sys
+import base64, hashlib, json, sys
 import pkcs11
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pkcs11 import KDF, Attribute, KeyType, Mechanism, ObjectClass
+from asn1crypto.keys import PublicKeyInfo, RSAPublicKey
+from pkcs11 import KDF, Attribute, KeyType, ObjectClass
 from pkcs11.util import ec, rsa
 
-def quarter(s, a, b, c, d):
-    for x, y, z, turn in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
-        s[x] = (s[x] + s[y]) & 0xFFFFFFFF
-        s[z] ^= s[x]
-        s[z] = (s[z] << turn | s[z] >> 32 - turn) & 0xFFFFFFFF
-
-def hchacha20(key, nonce):
-    s = list(struct.unpack("<16I", b"expand 32-byte k" + key + nonce))
-    for _ in range(10):
-        for i in range(4):
-            quarter(s, i, i + 4, i + 8, i + 12)
-        for i in range(4):
-            quarter(s, i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4)
-    return struct.pack("<8I", *s[:4], *s[12:])
-
-where, names, pin = json.loads(sys.stdin.read())
-module, = sys.argv[1:]
+where, pin, module = json.loads(sys.stdin.read())
 encapsulated = base64.b64decode(where["encapsulated"])
 token = next(t for t in pkcs11.lib(module).get_tokens(token_serial=where["serial"].encode()))
 with token.open(user_pin=pin) as session:
@@ -57,15 +40,9 @@ with token.open(user_pin=pin) as session:
         material, shown = derived[Attribute.VALUE], ec.encode_ec_public_key(public)
     else:
         assert where["mechanism"] == "rsa-oaep-sha1"
-        material = private.decrypt(encapsulated)  # the library's default is OAEP with SHA-1
-        from asn1crypto.keys import PublicKeyInfo, RSAPublicKey
+        material = private.decrypt(encapsulated)  # this library's default is OAEP with SHA-1
         shown = PublicKeyInfo.wrap(RSAPublicKey.load(rsa.encode_rsa_public_key(public)), "rsa").dump()
-assert hashlib.sha256(shown).hexdigest() == where["key"]
-bound = names | {"encapsulated": encapsulated.hex(), "key": where["key"], "mechanism": where["mechanism"]}
-info = b"keyquorum/v1/pkcs11\\0" + json.dumps(bound, sort_keys=True, separators=(",", ":")).encode()
-key = HKDF(hashes.SHA256(), 32, None, info).derive(material)
-subkey = hchacha20(key, bytes(16))
-print(ChaCha20Poly1305(subkey).decrypt(bytes(12), base64.b64decode(where["wrapped"]), info).hex())
+print(material.hex(), hashlib.sha256(shown).hexdigest())
 """
 
 
@@ -78,13 +55,22 @@ def test_other_code_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
         Pkcs11Options(uri="pkcs11:object=kq"), Given([PIN.encode()]), kept, Tuning(pkcs11_modules=(SOFTHSM,))
     )
     where = load("pkcs11").seal(task)
-    assert base64.b64decode(where["wrapped"])
-    names = {"volume": SUBJECT.volume, "set": SUBJECT.set_id.hex(), "name": SUBJECT.name}
     done = subprocess.run(
-        [sys.executable, "-c", _READER, SOFTHSM],
-        input=json.dumps([where, names, PIN]),
+        [sys.executable, "-c", _READER],
+        input=json.dumps([where, PIN, SOFTHSM]),
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
-    assert done.stdout.strip() == bytes(kept.view).hex(), done.stderr
+    material, fingerprint = done.stdout.split()
+    assert fingerprint == where["key"]
+    bound = {
+        "encapsulated": base64.b64decode(where["encapsulated"]).hex(),
+        "key": fingerprint,
+        "mechanism": where["mechanism"],
+        "name": SUBJECT.name,
+        "set": SUBJECT.set_id.hex(),
+        "volume": SUBJECT.volume,
+    }
+    opened = unwrap(bytes.fromhex(material), base64.b64decode(where["wrapped"]), "pkcs11", bound)
+    assert opened == bytes(kept.view)
