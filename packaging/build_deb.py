@@ -28,6 +28,7 @@ LAUNCHERS = {
     ROOT / "keyquorum-boot-image": "keyquorum.initramfs.main",
     ROOT / "keyquorumd": "keyquorum.daemon.main",
 }
+_EPOCH = "1793318400"  # newer files get this time, so that equal sources make an equal package
 # Which source goes where: (folder or file of the repository, place in the package, mode of its files).
 FILES = (
     ("hooks/initramfs-tools/hooks", "usr/share/initramfs-tools/hooks", 0o755),
@@ -61,7 +62,9 @@ def main() -> None:
         _copy(REPOSITORY / source, tree / target, mode)
     _control(tree, version)
     target = BUILD / f"keyquorum_{version}_amd64.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, target], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, target], check=True, stdout=subprocess.DEVNULL
+    )
     _step(f"made {target.relative_to(REPOSITORY)} ({target.stat().st_size >> 10} KiB)")
 
 
@@ -78,7 +81,16 @@ def _step(text: str) -> None:
 def _download(tag: str, python: str) -> Path:
     """Fetch the wheels of the lock for one Python; pip checks their hashes."""
     folder = BUILD / "wheels" / tag
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+    ]
     command += ["--implementation=cp", f"--python-version={python}", *(f"--platform={p}" for p in PLATFORMS)]
     subprocess.run([*command, "-d", folder, "-r", REPOSITORY / "packaging/bundled.lock"], check=True)
     return folder
@@ -148,4 +160,5 @@ def _control(tree: Path, version: str) -> None:
 
 if __name__ == "__main__":
     os.umask(0o022)
+    os.environ.setdefault("SOURCE_DATE_EPOCH", _EPOCH)
     main()
