@@ -83,7 +83,7 @@ def parse(payload: bytes, what: str) -> Fragment:
     fields.version(VERSION)
     holder, sealed = fields.table("holder"), fields.table("sealed")
     path = fields.rows("path", most=8)
-    if not all(isinstance(number, int) and 1 <= number <= MAX_LEAVES for number in path):
+    if not all(type(number) is int and 1 <= number <= MAX_LEAVES for number in path):  # true is an int, but no number
         fields.fail("path", "must be share numbers")
     description = Description(
         volume=fields.text("volume", longest=40),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from keyquorum.errors import TamperingError
 from keyquorum.model import strict_json
 from keyquorum.model.fields import Fields
+from keyquorum.model.tree import MAX_LEAVES
 from keyquorum.record import Record
 
 TYPE_CHECKING = False
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 TYPE = "keyquorum"
 VERSION = 1
-MAX_TOKEN = 512 * 1024
+MAX_NUMBER = MAX_KEYSLOT = 31  # LUKS2 has 32 of each
 WHAT = "LUKS2 token"
 
 
@@ -43,23 +44,31 @@ def parse(value: object) -> Token:
     fields = Fields(value, WHAT, TamperingError)
     fields.choice("type", (TYPE,))
     keyslots = fields.rows("keyslots", most=32)
+    if not all(_is_number(keyslot, 0, MAX_KEYSLOT) for keyslot in keyslots):
+        fields.fail("keyslots", "must be numbers in quotes")
     fields.version(VERSION)
     fragments = fields.raw_table("fragments")
-    if not all(index.isdigit() and len(index) <= 3 for index in fragments):
+    if not all(_is_number(index, 1, MAX_LEAVES) for index in fragments):
         fields.fail("fragments", "must be numbered")
-    token = Token(
-        volume_set=fields.raw_table("set"),
-        fragments=fragments,
-        keyslots=tuple(str(keyslot) for keyslot in keyslots),
-    )
+    token = Token(volume_set=fields.raw_table("set"), fragments=fragments, keyslots=tuple(keyslots))
     fields.finish()
     return token
 
 
 def find(tokens: dict[str, dict[str, Any]]) -> tuple[int, dict[str, Any]] | None:
     """Return number and table of the one keyquorum token among a header's tokens, or None."""
-    ours = [(int(number), token) for number, token in tokens.items() if token.get("type") == TYPE]
+    ours = [(number, token) for number, token in tokens.items() if token.get("type") == TYPE]
+    for number, _ in ours:
+        if not _is_number(number, 0, MAX_NUMBER):
+            raise TamperingError(WHAT, "", f"{number[:8]!r} is no number of a token")
     if len(ours) > 1:
-        numbers = ", ".join(str(number) for number, _ in ours)
+        numbers = ", ".join(number for number, _ in ours)
         raise TamperingError(WHAT, "type", f"{len(ours)} tokens are of type {TYPE} (numbers {numbers}), not 1")
-    return ours[0] if ours else None
+    return (int(ours[0][0]), ours[0][1]) if ours else None
+
+
+def _is_number(text: Any, low: int, high: int) -> bool:
+    """Say whether a text is a number in the one way LUKS2 and we write it: ASCII digits, no zero in front."""
+    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or len(text) > 3:
+        return False
+    return str(int(text)) == text and low <= int(text) <= high

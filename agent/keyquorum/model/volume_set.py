@@ -23,6 +23,7 @@ VERSION = 1
 MAX_PAYLOAD = 24 * 1024
 WRAPPED, DIRECT = "wrapped", "direct"
 KEK_SIZE = 32
+_MAX_REQUIREMENTS = 256
 _BINDING = b"keyquorum/v1/binding\x00"
 
 
@@ -155,7 +156,7 @@ def parse(payload: bytes, what: str) -> VolumeSet:
             uuid=header.text("uuid", longest=40),
             segments=header.text("segments", longest=2048),
             digest=header.text("digest", longest=64),
-            requirements=str(header.take("requirements")),
+            requirements=_requirements(header),
         ),
         policy=policy,
         placements=tuple(
@@ -171,6 +172,14 @@ def parse(payload: bytes, what: str) -> VolumeSet:
     if len(found.placements) != sum(1 for _ in tree.leaves(policy)):
         raise TamperingError(what, "fragments", "are not as many as the policy has")
     return found
+
+
+def _requirements(header: Fields) -> str:
+    """Take the requirements of a header: a text, which is empty for an ordinary one."""
+    value = header.take("requirements")
+    if not isinstance(value, str) or not value.isprintable() or len(value) > _MAX_REQUIREMENTS:
+        header.fail("requirements", f"must be a text of at most {_MAX_REQUIREMENTS} characters")
+    return value
 
 
 def _placement(fields: Fields, position: int) -> Placement:
