@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def check_header(loaded: Header) -> HeaderDescriptor:
     """Return the descriptor of a volume that may be enrolled."""
     metadata = loaded.metadata()
+    header.refuse_unusual(metadata)
     descriptor = header.describe(metadata, loaded.uuid)
-    header.refuse_unusual(descriptor)
     if token.find(header.tokens(metadata)) is not None:
         raise UsageError(
             f"{loaded.data_path} is enrolled already",
