@@ -24,6 +24,7 @@ SLOTS = (0, SLOT_SIZE)
 DISK_SIZE = 2 * SLOT_SIZE
 HEADER_SIZE = 4096
 MAX_CATALOGUE = SLOT_SIZE - HEADER_SIZE
+MAX_GENERATION = (1 << 63) - 1
 _MAGIC = b"KEYQUORUM DISK\x00\x01"
 _VERSION = 1
 _CHECKED = 84  # bytes of the header before its own checksum
@@ -74,7 +75,7 @@ def parse_header(block: bytes) -> SlotHeader | None:
         length=int.from_bytes(block[44:52], "little"),
         digest=block[52:84],
     )
-    return header if header.length <= MAX_CATALOGUE else None
+    return header if header.length <= MAX_CATALOGUE and header.generation <= MAX_GENERATION else None
 
 
 def parse_catalogue(data: bytes, header: SlotHeader) -> tuple[Entry, ...]:
@@ -100,7 +101,9 @@ def parse_catalogue(data: bytes, header: SlotHeader) -> tuple[Entry, ...]:
 
 
 def serialise_slot(disk_id: bytes, generation: int, entries: tuple[Entry, ...]) -> bytes:
-    """Return a whole slot's content; raises `ValueError` when the catalogue is too large for it."""
+    """Return a whole slot's content; raises `ValueError` when the catalogue or the generation is too large for it."""
+    if generation > MAX_GENERATION:  # honest disks are worn out long before; a hostile one may claim it
+        raise ValueError(f"it was written too often, {generation} times")
     rows = [
         {
             "volume": entry.volume,
