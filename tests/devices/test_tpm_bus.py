@@ -194,6 +194,27 @@ def test_another_storage_key_cannot_be_put_in_its_place(tpm: Emulator, enrolment
                 enrolment.open(device=proxy.device)
 
 
+def test_no_flipped_byte_of_what_was_created_is_taken(tpm: Emulator, tmp_path: Path) -> None:
+    """An enrolment notices at once, and not at the next boot."""
+    with Proxy(tpm) as proxy:
+        Enrolment(proxy.device, str(tmp_path), TpmOptions(pcrs=(7,)))
+        length = next(
+            len(answer) for sent, answer in zip(proxy.commands, proxy.responses, strict=True) if code(sent) == 0x153
+        )
+        for byte in range(10, length, 11):
+
+            def flip(command: bytes, response: bytes, byte: int = byte) -> bytes:
+                if code(command) != 0x153:
+                    return response
+                return response[:byte] + bytes((response[byte] ^ 0x01,)) + response[byte + 1 :]
+
+            proxy.change = flip
+            with pytest.raises(RefusedError) as caught:
+                Enrolment(proxy.device, str(tmp_path), TpmOptions(pcrs=(7,)))
+            assert caught.value.tampered
+            tidy(tpm.device)
+
+
 def test_errors_that_an_interposer_invents_stay_errors(tpm: Emulator, enrolment: Enrolment) -> None:
     with Proxy(tpm) as proxy:
         for target in (READ_PUBLIC, START, POLICY_PCR, LOAD, UNSEAL):
@@ -289,4 +310,5 @@ def test_a_device_is_not_asked_again_after_its_deadline(tpm: Emulator) -> None:
             for _ in range(3):
                 with pytest.raises(UnavailableError):
                     device.transmit(GET_RANDOM, response)
+        time.sleep(0.1)
         assert len(proxy.commands) == 1
