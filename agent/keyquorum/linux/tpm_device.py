@@ -36,7 +36,6 @@ class TpmDevice:
         try:
             self._descriptor = _connect(name, deadline) if name.startswith(_SOCKET) else _open(name)
             self._epoll = select.epoll()
-            self._epoll.register(self._descriptor, 0)
         except TimeoutError:
             raise UnavailableError(f"the TPM at {name} does not answer") from None
         except FileNotFoundError:
@@ -45,6 +44,11 @@ class TpmDevice:
             ) from None
         except OSError as error:
             raise UnavailableError(f"the TPM at {name} cannot be opened: {error.strerror or error}") from None
+        try:
+            self._epoll.register(self._descriptor, 0)
+        except OSError:  # a file, and no device
+            self.close()
+            raise UnavailableError(f"{name} is no TPM") from None
 
     def __enter__(self) -> Self:
         return self
