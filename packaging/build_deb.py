@@ -61,11 +61,10 @@ def main() -> None:
     for source, target, mode in FILES:
         _copy(REPOSITORY / source, tree / target, mode)
     _control(tree, version)
-    target = BUILD / f"keyquorum_{version}_amd64.deb"
-    subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, target], check=True, stdout=subprocess.DEVNULL
-    )
-    _step(f"made {target.relative_to(REPOSITORY)} ({target.stat().st_size >> 10} KiB)")
+    package = BUILD / f"keyquorum_{version}_amd64.deb"
+    command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(package)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    _step(f"made {package.relative_to(REPOSITORY)} ({package.stat().st_size >> 10} KiB)")
 
 
 def _version() -> str:
