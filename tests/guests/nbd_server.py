@@ -86,6 +86,13 @@ class NbdServer:
         with self._changed:
             return self._changed.wait_for(lambda: self.requests >= number, timeout)
 
+    def wait_for_clients(self, number: int, timeout: float) -> bool:
+        """Wait until exactly so many clients are connected."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: sum(not connection.ended for connection in self._connections) == number, timeout
+            )
+
     def __enter__(self) -> Self:
         self._file = os.open(self._image, (os.O_RDONLY if self._read_only else os.O_RDWR) | os.O_CLOEXEC)
         self._size = os.fstat(self._file).st_size
@@ -124,6 +131,7 @@ class NbdServer:
                     return
                 connection = _Connection(line)
                 self._connections.append(connection)
+                self._changed.notify_all()
             self._begin(functools.partial(self._serve, connection))
 
     def _begin(self, what: Callable[[], None]) -> None:

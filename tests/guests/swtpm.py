@@ -6,6 +6,7 @@ swtpm ends with the machine it serves, so each boot starts it anew on the same s
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from guests import tools
 from guests.errors import ToolError
+from guests.places import run_directory
 
 SETUP_SECONDS = 120.0
 READY_SECONDS = 20.0
@@ -98,16 +100,19 @@ def tpm_on_loopback(state: TpmState) -> Iterator[tuple[RunningTpm, str]]:
 @contextlib.contextmanager
 def _listening(state: TpmState, port: int) -> Iterator[tools.Companion | None]:
     """swtpm on this port and the next; None if somebody else took one of them meanwhile."""
-    reader, writer = os.pipe()
-    argv = [
-        *("swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state.directory}", "--flags", "startup-clear"),
-        *("--server", f"type=tcp,port={port}", "--ctrl", f"type=tcp,port={port + 1}", "--pid", f"fd={writer}"),
-    ]
-    with tools.companion(argv, log=state.log, keep_open=[writer]) as process:
-        os.close(writer)
-        with os.fdopen(reader, "rb") as said:
-            listens = bool(said.readline())  # swtpm tells its pid once it listens, and nothing if it cannot
-        yield process if listens else None
+    with run_directory() as directory, contextlib.ExitStack() as stack:
+        fifo = os.path.join(directory, "pid")
+        os.mkfifo(fifo)
+        told = stack.enter_context(open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb"))
+        argv = [
+            *("swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state.directory}", "--flags", "startup-clear"),
+            *("--server", f"type=tcp,port={port}", "--ctrl", f"type=tcp,port={port + 1}", "--pid", f"file={fifo}"),
+        ]
+        process = stack.enter_context(tools.companion(argv, log=state.log))
+        ended = stack.enter_context(open(os.pidfd_open(process.pid), "rb"))
+        # swtpm tells its pid once it listens, and ends if it cannot.
+        ready, _, _ = select.select([told, ended], [], [], READY_SECONDS)
+        yield process if told in ready else None
 
 
 def _two_free_ports() -> int:
