@@ -23,7 +23,7 @@ OPTIONS = Pkcs11Options(uri="pkcs11:token=chip;object=kq")
 
 
 def command(*arguments: str) -> None:
-    tool("pkcs11-tool", "--module", f"/usr/lib/x86_64-linux-gnu/{MODULE}", *arguments)
+    tool("pkcs11-tool", "--module", MODULE, *arguments)
 
 
 @pytest.fixture
