@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from devices.tpm_emulator import Emulator
 from devices.tpm_support import Enrolment, extend, pcr, signed_entry, signing_key
 from keyquorum.holders import tpm_facts
+from keyquorum.initramfs import modules
 from keyquorum.model import strict_json
 from keyquorum.model.holder_options import TpmOptions
 
@@ -91,3 +93,31 @@ def test_an_unlock_imports_little(tmp_path: Path, how: str, monkeypatch: pytest.
         lazy = {"tpm_enrolment", "tpm_facts", "tpm_signatures", "tpm_refusal"}
         assert not {f"keyquorum.holders.{name}" for name in lazy} & modules
         assert not {"keyquorum.tpm2.codes", "keyquorum.tpm2.creation", "keyquorum.native.oaep"} & modules
+
+
+def imported(name: str, but: str) -> set[str]:
+    """Return every module of ours that a module can ever import, inside functions too, and what those can."""
+    found, waiting = set[str](), [name]
+    while waiting:
+        module = waiting.pop()
+        if module in found or module == but:
+            continue
+        path = AGENT.joinpath(*module.split("."))
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if not source.exists():
+            continue
+        found.add(module)
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("keyquorum"):
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def test_a_boot_image_carries_what_a_refusal_needs() -> None:
+    """A module that only a refusal imports would otherwise be missed on the one boot that needs it."""
+    carried = {module.name for module in modules.needed(frozenset({"tpm"}), measure=True)}
+    wanted = imported("keyquorum.holders.tpm", but="keyquorum.holders.tpm_enrolment")
+    assert "keyquorum.holders.tpm_refusal" in wanted
+    assert wanted <= carried, wanted - carried
+    assert "keyquorum.holders.tpm_enrolment" not in carried
+    assert not {name.partition(".")[0] for name in carried} & FORBIDDEN

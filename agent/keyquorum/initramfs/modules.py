@@ -25,7 +25,14 @@ _CORE = (
 # What each kind of holder loads beside its own file, and only when it is asked.
 _FOR_KIND = {
     "disk": ("keyquorum.holders.disk",),
-    "tpm": ("keyquorum.holders.tpm", "keyquorum.evidence.event_log"),
+    "tpm": (
+        "keyquorum.holders.tpm",
+        "keyquorum.holders.tpm_facts",
+        "keyquorum.holders.tpm_refusal",
+        "keyquorum.holders.tpm_signatures",
+        "keyquorum.tpm2.codes",
+        "keyquorum.native.oaep",
+    ),
     "pkcs11": ("keyquorum.holders.pkcs11", "pkcs11"),
     "passphrase": ("keyquorum.holders.passphrase",),
     "sheet": ("keyquorum.holders.sheet",),
