@@ -52,9 +52,8 @@ def main() -> int:
     result = {"version": 1, "package": Path(package()).name, "policy": TWO_OF_THREE, "boots": boots, "passed": good}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    _say(
-        f"{'all boots ended as they must' if good else 'A BOOT DID NOT END AS IT MUST'}: {RESULT.relative_to(REPOSITORY)}"
-    )
+    verdict = "all boots ended as they must" if good else "A BOOT DID NOT END AS IT MUST"
+    _say(f"{verdict}: {RESULT.relative_to(REPOSITORY)}")
     return 0 if good else 1
 
 
@@ -78,7 +77,7 @@ def _boot(title: str, missing: tuple[str, ...], opens: bool) -> dict[str, Any]:
             vm.wait_boot(_SECONDS)
             report = json.loads(vm.get(f"/run/keyquorum/{NAME}.json"))
     as_expected = prompted != opens and report["outcome"] == ("opened" if opens else "failed")
-    _say(f"{'opened by itself' if not prompted else 'refused, asked, and booted with the passphrase'}")
+    _say("refused, asked, and booted with the passphrase" if prompted else "opened by itself")
     return {
         "title": title,
         "missing": list(missing),
