@@ -282,9 +282,7 @@ def test_modules_that_cannot_be_loaded_are_named_but_do_not_hide_others(token: S
     text = tmp_path / "text.so"
     text.write_text("no module")
     where = seal(kept)
-    tuning = Tuning(
-        pkcs11_modules=(str(text), str(tmp_path / "missing.so"), "libc.so.6", SOFTHSM)
-    )
+    tuning = Tuning(pkcs11_modules=(str(text), str(tmp_path / "missing.so"), "libc.so.6", SOFTHSM))
     assert opens(where, kept, tuning)
     with pytest.raises(UnavailableError) as caught:
         opens(where, kept, Tuning(pkcs11_modules=tuning.pkcs11_modules[:3]))

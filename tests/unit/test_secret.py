@@ -65,13 +65,27 @@ def test_wiping_zeroes_the_memory_and_may_be_repeated() -> None:
     assert memory(other.address, other.size) == PLAIN
 
 
+def test_a_wiped_secret_is_not_there_any_more() -> None:
+    held = Secret.from_view(PLAIN)
+    held.wipe()
+    for use in (
+        lambda: held.view,
+        lambda: held.padded,
+        held.integer,
+        lambda: held.part(0, 1),
+        lambda: held.equals(held),
+    ):
+        with pytest.raises(ValueError, match="the secret was wiped"):
+            use()
+
+
 def test_leaving_the_block_wipes_also_after_an_error() -> None:
     held = Secret.from_view(PLAIN)
     address = held.address
     with pytest.raises(ZeroDivisionError), held:
         raise ZeroDivisionError
     assert memory(address, held.size) == bytes(held.size)
-    assert held.address == 0
+    assert held.is_wiped
 
 
 def test_wipe_all_wipes_what_is_still_held() -> None:

@@ -91,7 +91,7 @@ def _dhkem(identity: Identity, enc: bytes) -> Secret:
 def _x_wing(identity: Identity, enc: bytes) -> Secret:
     """Decapsulate of X-Wing (draft-connolly-cfrg-xwing-kem §5.4)."""
     with (
-        crypto.sha3(b"SHAKE256", 96, identity) as expanded,
+        crypto.digest(b"SHAKE256", 96, identity) as expanded,
         expanded.part(0, 64) as ml_kem_seed,
         expanded.part(64, 32) as x25519_private,
         crypto.ml_kem_768_decapsulate(ml_kem_seed, enc[:1088]) as ml_kem_shared,
@@ -101,4 +101,4 @@ def _x_wing(identity: Identity, enc: bytes) -> Secret:
             raise RefusedError("the fragment's seal holds a point of small order", tampered=True)
         with x25519_shared:
             public = sodium.x25519_public(x25519_private)
-            return crypto.sha3(b"SHA3-256", 32, ml_kem_shared, x25519_shared, enc[1088:], public, _XWING_LABEL)
+            return crypto.digest(b"SHA3-256", 32, ml_kem_shared, x25519_shared, enc[1088:], public, _XWING_LABEL)

@@ -36,7 +36,7 @@ class Recipient(Record):
         if kem == X25519:
             key = x25519.X25519PrivateKey.from_private_bytes(identity.view).public_key()
             return cls(kem=kem, public=key, key_id=sodium.sha256(key.public_bytes_raw())[:16])
-        with crypto.sha3(b"SHAKE256", 96, identity) as seed:
+        with crypto.digest(b"SHAKE256", 96, identity) as seed:
             first = mlkem.MLKEM768PrivateKey.from_seed_bytes(seed.view[:64]).public_key()
             second = x25519.X25519PrivateKey.from_private_bytes(seed.view[64:]).public_key()
         raw = first.public_bytes(Encoding.Raw, PublicFormat.Raw) + second.public_bytes_raw()

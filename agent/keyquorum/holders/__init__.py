@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from keyquorum.errors import TamperingError
+from keyquorum.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,18 @@ KINDS = {
 
 
 def load(kind: str) -> Holder:
-    """Import the one holder of this kind; a kind nobody needs costs nothing."""
+    """Import the one holder of this kind; a kind nobody needs costs nothing.
+
+    Raises `UnavailableError` where this kind cannot be used: the set may be of a newer program, or the boot image of
+    an older one. The other holders are asked all the same (I3).
+    """
     if kind not in KINDS:
-        raise TamperingError("set", "fragments", f"holder kind {kind!r} is not known here")
-    holder: Holder = import_module(KINDS[kind]).HOLDER
+        raise UnavailableError(f"this version knows no holder of kind {kind}", "update keyquorum")
+    try:
+        holder: Holder = import_module(KINDS[kind]).HOLDER
+    except ImportError as error:
+        raise UnavailableError(
+            f"holders of kind {kind} cannot be used here: the module {error.name} is missing",
+            "in a boot image: update-initramfs -u",
+        ) from None
     return holder

@@ -87,8 +87,8 @@ def _digest(name: bytes) -> int:
     return int(found)
 
 
-def sha3(algorithm: bytes, size: int, *parts: Secret | bytes) -> Secret:
-    """Hash parts by SHA3-256 or SHAKE256 into `size` secret bytes; OpenSSL wipes its state."""
+def digest(algorithm: bytes, size: int, *parts: Secret | bytes) -> Secret:
+    """Hash parts by any algorithm of OpenSSL's into `size` secret bytes; OpenSSL wipes its state."""
     output, context = Secret(size), _md_new()
     try:
         _check(_md_init(context, _digest(algorithm), None), "hashing")

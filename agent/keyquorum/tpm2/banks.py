@@ -22,7 +22,7 @@ def digest(bank: str, data: bytes) -> bytes:
     """Hash public bytes with a bank's algorithm."""
     if bank == "sha256":
         return sodium.sha256(data)
-    with crypto.sha3(
+    with crypto.digest(
         bank.upper().encode(), SIZES[bank], data
     ) as found:  # any hash that OpenSSL has, in spite of its name
         return bytes(found.view)

@@ -45,7 +45,7 @@ def make_salt(storage_key: StorageKey) -> tuple[Secret, bytes]:
     point, shared = crypto.p256_exchange(b"\x04" + x.rjust(_SIZE, b"\x00") + y.rjust(_SIZE, b"\x00"))
     own_x, own_y = point[1:33], point[33:]
     with shared:  # KDFe (Part 1 §11.4.10.3)
-        salt = crypto.sha3(b"SHA256", _SIZE, u32(1), shared, b"SECRET\x00", own_x, x)
+        salt = crypto.digest(b"SHA256", _SIZE, u32(1), shared, b"SECRET\x00", own_x, x)
     return salt, sized(sized(own_x) + sized(own_y))
 
 
