@@ -37,7 +37,7 @@ def run(program: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return KeyquorumError.exit_code
     except Exception as error:  # the edge of the process: a traceback would help nobody at a boot prompt
-        speech.fail(KeyquorumError(_bug(error), "please report it; set KEYQUORUM_TRACE=1 to see where it happened"))
+        speech.fail(KeyquorumError(fault(error), "please report it; set KEYQUORUM_TRACE=1 to see where it happened"))
         if "KEYQUORUM_TRACE" in os.environ:
             raise
         return KeyquorumError.exit_code
@@ -55,8 +55,8 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _bug(error: Exception) -> str:
-    """Name the fault without its message, which might hold data."""
+def fault(error: Exception) -> str:
+    """Name a fault of our own without its message, which might hold data."""
     place, frame = "", error.__traceback__
     while frame is not None:
         place = f"{os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-_ARENA_SIZE = 1 << 16
+_ARENA_SIZE = 1 << 19  # 255 holders, the most a policy has, may be opening X-Wing seals of 1 KiB each side by side
 _ALIGN = 16
 
 
@@ -36,6 +36,7 @@ class _Arena:
             self.protection = "mlock" if locked else "none"
         self._lock = _thread.allocate_lock()
         self._free: list[tuple[int, int]] = [(0, _ARENA_SIZE)]
+        self._top = 0  # nothing beyond was ever used, so that wiping does not fetch pages only to write zeros
 
     def take(self, size: int) -> int:
         """Reserve `size` bytes, all zero; return their address."""
@@ -46,6 +47,7 @@ class _Arena:
                         del self._free[index]
                     else:
                         self._free[index] = (offset + size, available - size)
+                    self._top = max(self._top, offset + size)
                     return self.address + offset
         raise KeyquorumError(f"no protected memory left for {size} bytes")
 
@@ -63,7 +65,7 @@ class _Arena:
 
     def wipe(self) -> None:
         """Wipe everything; nothing may be used afterwards."""
-        libc.zero(self.address, _ARENA_SIZE)
+        libc.zero(self.address, self._top)
 
 
 _arena: _Arena | None = None
@@ -97,15 +99,16 @@ def start_afresh() -> None:
 class Secret:
     """`size` secret bytes in protected memory. Use it as a context manager, or call `wipe`.
 
-    It has no `str`, its repr is redacted, and comparing goes through `equals`.
+    It has no `str`, its repr is redacted, and comparing goes through `equals`. Using it after it was wiped raises
+    `ValueError`: C functions would write through address 0.
     """
 
-    __slots__ = ("_reserved", "address", "size")
+    __slots__ = ("_address", "_reserved", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._reserved = max(_ALIGN, (size + _ALIGN - 1) // _ALIGN * _ALIGN)
-        self.address = _get_arena().take(self._reserved)
+        self._address = _get_arena().take(self._reserved)
 
     @classmethod
     def from_view(cls, view: bytes | bytearray | memoryview) -> Self:
@@ -124,6 +127,18 @@ class Secret:
         for offset in range(0, secret._reserved, 8):
             struct.pack_into("<Q", padded, offset, (value >> (8 * offset)) & 0xFFFFFFFFFFFFFFFF)
         return secret
+
+    @property
+    def address(self) -> int:
+        """Where the bytes are."""
+        if not self._address:
+            raise ValueError("the secret was wiped")
+        return self._address
+
+    @property
+    def is_wiped(self) -> bool:
+        """Say whether the bytes are gone."""
+        return not self._address
 
     @property
     def padded(self) -> memoryview:
@@ -161,9 +176,9 @@ class Secret:
 
     def wipe(self) -> None:
         """Overwrite the bytes and give the memory back. May be called twice."""
-        if self.address:
-            _get_arena().give_back(self.address, self._reserved)
-            self.address = 0
+        if self._address:
+            _get_arena().give_back(self._address, self._reserved)
+            self._address = 0
 
     def __len__(self) -> int:
         return self.size

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+from keyquorum import process
 from keyquorum.errors import KeyquorumError, RefusedError, TamperingError, UnavailableError
 from keyquorum.holders import load
 from keyquorum.holders.contract import open_task
@@ -50,6 +51,12 @@ class _Answer(Record):
     share: Share | None
 
 
+def _forget(answer: _Answer) -> None:
+    """Wipe the share of an answer that comes when nobody waits for it any more."""
+    if answer.share is not None:
+        answer.share.wipe()
+
+
 class Gathering:
     """The fragments of one set, as they come in. `close` it: that wipes them."""
 
@@ -57,7 +64,6 @@ class Gathering:
         self.enrolment, self._context, self._limits = enrolment, context, limits
         self.shares: dict[int, Share] = {}
         self._verdicts: dict[int, Verdict] = {}
-        self._closed = False
 
     @property
     def deadline(self) -> float:
@@ -80,9 +86,13 @@ class Gathering:
 
     def ask_person(self) -> None:
         """Ask for PINs, passphrases and sheets, one after the other, while they can still reach the quorum."""
-        for placement in self._open_questions():
-            if not self._done() and self._needs_person(placement):
-                self._ask([placement])
+        asked: set[int] = set()
+        while self._limits.everyone or self.person_could_help():
+            questions = [p for p in self._open_questions() if p.index not in asked and self._needs_person(p)]
+            if not questions:
+                return
+            asked.add(questions[0].index)
+            self._ask(questions[:1])
 
     def person_could_help(self) -> bool:
         """Say whether the quorum would be reached if every question to a person were answered right."""
@@ -90,8 +100,7 @@ class Gathering:
         return not self._done() and tree.satisfied(self.enrolment.volume_set.policy, self.shares.keys() | hoped)
 
     def close(self) -> None:
-        """Wipe every share. Threads that answer later wipe their own."""
-        self._closed = True
+        """Wipe every share. Those of holders that answer later are wiped as they come."""
         for share in self.shares.values():
             share.wipe()
 
@@ -111,7 +120,13 @@ class Gathering:
         ]
 
     def _needs_person(self, placement: Placement) -> bool:
-        return load(placement.kind).needs_person(placement.where) and not self._context.answers.ready(placement.name)
+        """Say whether somebody must be asked; a holder that cannot even tell is asked like a device, and says why."""
+        try:
+            return load(placement.kind).needs_person(placement.where) and not self._context.answers.ready(
+                placement.name
+            )
+        except KeyquorumError:
+            return False
 
     def _ask(self, placements: list[Placement]) -> None:
         box, waiting = Mailbox(), {p.index: p for p in placements}
@@ -120,10 +135,13 @@ class Gathering:
         end = self._limits.deadline if person else min(self._limits.deadline, started + self._limits.holder)
         for placement in placements:
             box.run(lambda placement=placement: self._attempt(placement, end))  # type: ignore[misc]  # lambda default
-        while waiting and not self._done() and (left := end - time.monotonic()) > 0:
-            for answer in box.take(left):
-                del waiting[answer.verdict.index]
-                self._accept(answer)
+        try:
+            while waiting and not self._done() and (left := end - time.monotonic()) > 0:
+                for answer in box.take(left):
+                    del waiting[answer.verdict.index]
+                    self._accept(answer)
+        finally:
+            box.close(_forget)
         for placement in waiting.values():
             if self._done():
                 self._note(self._verdict(placement, report.NOT_NEEDED))
@@ -157,8 +175,8 @@ class Gathering:
             verdict, reason, hint = report.TAMPERED, error.message, error.hint
         except KeyquorumError as error:
             verdict, reason, hint = report.UNAVAILABLE, error.message, error.hint
-        if share is not None and self._closed:
-            share.wipe()
+        except Exception as error:  # noqa: BLE001 (the edge of a thread: a fault must not look like silence)
+            verdict, reason, hint = report.UNAVAILABLE, process.fault(error), ""
         taken = time.monotonic() - started
         return _Answer(verdict=self._verdict(placement, verdict, reason, hint, taken), share=share)
 
