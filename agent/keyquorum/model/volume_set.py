@@ -114,19 +114,18 @@ class VolumeSet(Record):
             }
         )
 
-    def mismatch(self, description: Description) -> str:
-        """Return what in a fragment's description does not fit this set, or "" (docs/fragment.md §4)."""
-        placement = self.placement(description.index) if description.index <= len(self.placements) else None
-        place = {index: (path, node) for index, path, node in tree.leaves(self.policy)}.get(description.index)
-        if placement is None or place is None:
-            return f"index {description.index} is not in the set"
+    def mismatch(self, description: Description, index: int) -> str:
+        """Return what in a description does not fit fragment `index` of this set, or "" (docs/fragment.md §4)."""
+        placement = self.placement(index)
+        path, node = {number: (path, node) for number, path, node in tree.leaves(self.policy)}[index]
         expected = {
             "volume": self.volume,
             "set_id": self.set_id,
             "epoch": self.epoch,
+            "index": index,
             "total": len(self.placements),
-            "threshold": place[1].threshold,
-            "path": place[0],
+            "threshold": node.threshold,
+            "path": path,
             "name": placement.name,
             "kind": placement.kind,
             "recipient": placement.recipient,

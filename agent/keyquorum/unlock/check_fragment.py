@@ -32,7 +32,7 @@ def check_fragment(enrolment: Enrolment, placement: Placement, held: Held, now: 
         raise RefusedError("its fragment is not in the token", tampered=True)
     payload = dsse.verify(dsse.parse(raw, what), dsse.FRAGMENT_TYPE, enrolment.owners)
     found = fragment.parse(payload, what)
-    mismatch = volume_set.mismatch(found.description)
+    mismatch = volume_set.mismatch(found.description, placement.index)
     if mismatch:
         raise RefusedError(f"its fragment is not of this set: {mismatch}", tampered=True)
     description = found.description
