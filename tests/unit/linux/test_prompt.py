@@ -261,7 +261,7 @@ def test_password_agents_of_systemd() -> None:
 def test_agents_that_do_not_answer() -> None:
     started = time.monotonic()
     assert prompt.agent("PIN of token", 0.5, -1) is None
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
 
 
 _NAMESPACE = """
@@ -306,7 +306,7 @@ def test_console_of_an_initramfs(initramfs: Callable[[float], Console]) -> None:
 
 def test_console_is_as_before_when_nobody_types(initramfs: Callable[[float], Console]) -> None:
     levels = Path("/proc/sys/kernel/printk").read_bytes()
-    person = initramfs(1.5)
+    person = initramfs(4)
     person.see(b"PIN of token: ")
     assert not person.echoes()
     assert person.result() == "None"

@@ -24,12 +24,17 @@ def shell(script: str, limits: Limits = QUICK, stdin: Secret | None = None) -> r
     return run.run(("sh", "-c", script), limits, stdin=stdin)
 
 
-def alive(pid: int) -> bool:
-    """A zombie that nobody has waited for yet does not live."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def lives_on(pid: int) -> bool:
+    """Say whether a process that was killed lives on. A zombie that nobody has waited for yet does not live."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def test_output_status_and_words() -> None:
@@ -169,16 +174,17 @@ def test_deadline_ends_the_whole_group(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"trap '' TERM; sleep 300 & echo $! $$ >{pids}; wait; wait"
     started = time.monotonic()
-    with pytest.raises(KeyquorumError, match=r"^sh did not finish within 0.4 s$"):
-        shell(script, Limits(seconds=0.4))
-    assert time.monotonic() - started < 3
-    assert not any(alive(int(pid)) for pid in pids.read_text().split())
+    with pytest.raises(KeyquorumError, match=r"^sh did not finish within 1.5 s$"):
+        shell(script, Limits(seconds=1.5))
+    assert time.monotonic() - started < 6
+    assert len(pids.read_text().split()) == 2
+    assert not any(lives_on(int(pid)) for pid in pids.read_text().split())
 
 
 def test_a_polite_program_may_clean_up(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     with pytest.raises(KeyquorumError, match="did not finish"):
-        shell(f"trap 'echo cleaned >{trace}; exit' TERM; while :; do sleep 0.05; done", Limits(seconds=0.3))
+        shell(f"trap 'echo cleaned >{trace}; exit' TERM; while :; do sleep 0.05; done", Limits(seconds=1.0))
     assert trace.read_text() == "cleaned\n"
 
 
@@ -188,8 +194,7 @@ def test_what_a_finished_program_leaves_in_its_group_is_ended(tmp_path: Path) ->
     done = shell(f"sleep 300 & echo $! >{pids}; echo ready")  # the sleeper holds the output pipe open
     assert (done.status, done.output) == (0, b"ready\n")
     assert time.monotonic() - started < 5
-    time.sleep(0.05)
-    assert not alive(int(pids.read_text()))
+    assert not lives_on(int(pids.read_text()))
 
 
 def test_calling_off() -> None:
@@ -202,7 +207,7 @@ def test_calling_off() -> None:
     finally:
         os.close(read_end)
         os.close(write_end)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 def test_no_descriptor_is_left_open() -> None:
