@@ -15,6 +15,7 @@ from keyquorum.linux.answers import LocalAnswers
 from keyquorum.model import strict_json
 from keyquorum.secret import Secret, VolumeKey, wipe_bytes
 from keyquorum.settings import load
+from keyquorum.unlock.arguments import answer_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,13 +57,7 @@ def add_answers(parser: ArgumentParser) -> None:
 
 def answer_fds(arguments: Namespace) -> tuple[tuple[str, int], ...]:
     """Return --pin-fd's pairs."""
-    pairs = []
-    for word in arguments.pin_fd:
-        name, separator, number = word.partition("=")
-        if not separator or not number.isdigit():
-            raise UsageError(f"--pin-fd {word}: must be NAME=FD")
-        pairs.append((name, int(number)))
-    return tuple(pairs)
+    return tuple(answer_descriptor(word) for word in arguments.pin_fd)
 
 
 def machine(arguments: Namespace) -> Machine:

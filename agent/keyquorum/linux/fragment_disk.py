@@ -19,12 +19,18 @@ NO_DISK = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM})
 
 
 def read_headers(descriptor: int) -> list[tuple[int, SlotHeader]]:
-    """Return the intact slots as (offset, header), newest first; raises OSError."""
-    found = []
+    """Return the intact slots as (offset, header), newest first; raises OSError when the disk reads nowhere."""
+    found, failure = [], None
     for offset in disk_format.SLOTS:
-        header = disk_format.parse_header(os.pread(descriptor, disk_format.HEADER_SIZE, offset))
+        try:
+            header = disk_format.parse_header(os.pread(descriptor, disk_format.HEADER_SIZE, offset))
+        except OSError as error:  # a bad sector in one slot hides no fragment in the other
+            failure = error
+            continue
         if header is not None:
             found.append((offset, header))
+    if failure is not None and not found:
+        raise failure
     return sorted(found, key=lambda slot: -slot[1].generation)
 
 
@@ -68,9 +74,11 @@ def _newest(descriptor: int, path: str, disk_id: bytes | None) -> tuple[SlotHead
         if disk_id is not None and header.disk_id != disk_id:
             problem = f"is fragment disk {show_id(header.disk_id)}, not {show_id(disk_id)}"
             continue
-        data = os.pread(descriptor, header.length, offset + disk_format.HEADER_SIZE)
         try:
+            data = os.pread(descriptor, header.length, offset + disk_format.HEADER_SIZE)
             return header, disk_format.parse_catalogue(data, header)
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
         except TamperingError as error:
             problem = error.message
     raise RefusedError(f"{path} {problem}", tampered=True)

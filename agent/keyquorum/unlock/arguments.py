@@ -111,7 +111,7 @@ _SEE_HELP = "see --help"
 def _with_values(arguments: Arguments, values: list[tuple[str, str]]) -> Arguments:
     for option, value in values:
         if option == "--name":
-            if not value or "/" in value or len(value) > 127:
+            if value in {"", ".", ".."} or "/" in value or not value.isprintable() or len(value) > 127:
                 raise UsageError(f"{value!r} is no name for a mapping")
             arguments = arguments.with_(name=value)
         elif option == "--header":
@@ -123,7 +123,7 @@ def _with_values(arguments: Arguments, values: list[tuple[str, str]]) -> Argumen
         elif option == "--timeout":
             arguments = arguments.with_(timeout=_seconds(value))
         elif option == "--pin-fd":
-            arguments = arguments.with_(answer_fds=(*arguments.answer_fds, _descriptor(value)))
+            arguments = arguments.with_(answer_fds=(*arguments.answer_fds, answer_descriptor(value)))
         elif option == "--link-key":
             keyring, separator, description = value.partition("::")
             if not separator or not keyring or not description:
@@ -152,8 +152,9 @@ def _seconds(value: str) -> float:
     return seconds
 
 
-def _descriptor(value: str) -> tuple[str, int]:
-    name, separator, number = value.partition("=")
-    if not separator or not number.isdigit():
+def answer_descriptor(value: str) -> tuple[str, int]:
+    """Read the value of --pin-fd; raises `UsageError`."""
+    name, _, number = value.partition("=")
+    if not name or not number.isascii() or not number.isdigit() or len(number) > 9:
         raise UsageError(f"--pin-fd {value}: must be NAME=FD")
     return name, int(number)
