@@ -10,10 +10,11 @@ from keyquorum.errors import KeyquorumError
 
 def write(path: str, data: bytes, mode: int = 0o600) -> None:
     """Create or replace `path`; missing directories are made, readable by root only when the file is."""
-    directory = os.path.dirname(path)
+    directory = os.path.dirname(path) or "."
     temporary = f"{path}.{os.getpid()}.new"
     try:
-        os.makedirs(directory, 0o700 if mode == 0o600 else 0o755, exist_ok=True)
+        _make_directories(directory, 0o700 if mode == 0o600 else 0o755)
+        _unlink(temporary)  # of a process with our number that a power cut ended
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             os.fchmod(descriptor, mode)
@@ -22,7 +23,7 @@ def write(path: str, data: bytes, mode: int = 0o600) -> None:
                 written += os.write(descriptor, data[written:])
             os.fsync(descriptor)
             os.rename(temporary, path)
-        except OSError:
+        except BaseException:  # a signal as well: it may be half a recovery sheet
             os.unlink(temporary)
             raise
         finally:
@@ -36,11 +37,28 @@ def remove(path: str) -> None:
     """Remove a file; a missing one is no error."""
     try:
         os.unlink(path)
-        sync_directory(os.path.dirname(path))
+        sync_directory(os.path.dirname(path) or ".")
     except FileNotFoundError:
         return
     except OSError as error:
         raise KeyquorumError(f"{path} cannot be removed: {error.strerror}") from None
+
+
+def _make_directories(directory: str, mode: int) -> None:
+    """Make a directory and those above it, each flushed into the one above; raises OSError."""
+    if os.path.isdir(directory):
+        return
+    above = os.path.dirname(directory) or "."
+    _make_directories(above, mode)
+    os.mkdir(directory, mode)
+    sync_directory(above)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
 
 
 def sync_directory(directory: str) -> None:

@@ -33,12 +33,17 @@ def to_kernel_log(line: str) -> None:
 
 
 def keep_report(report: Report, directory: str = DIRECTORY) -> None:
-    """Write the report as DIRECTORY/NAME.json, replacing an older one whole or not at all."""
+    """Write the report as DIRECTORY/NAME.json, replacing an older one whole or not at all.
+
+    A report without a name is of an unlock that never knew its volume: nobody would look for it.
+    """
+    if not report.name:
+        return
     path = os.path.join(directory, f"{report.name}.json")
     try:
         os.makedirs(directory, 0o755, exist_ok=True)
         temporary = f"{path}.{os.getpid()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             os.write(descriptor, strict_json.serialise(report.to_json()) + b"\n")
         finally:
