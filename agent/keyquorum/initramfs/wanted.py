@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from keyquorum.errors import KeyquorumError
 from keyquorum.linux import block
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyquorum.model.volume_set import VolumeSet
+
+# The escapes that Debian's cryptroot scripts undo by printf '%b'.
+_ESCAPE = re.compile(rb"\\(?:(0[0-7]{0,3}|[1-7][0-7]{0,2})|([abfnrtv\\]))")
+_LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v", b"\\": b"\\"}
 
 
 class BootVolume(Record):
@@ -54,10 +59,18 @@ def _volume(name: str, source: str, volumes: str) -> BootVolume:
 
 def _entries(crypttab: str) -> list[tuple[str, str, str]]:
     """Return name, source and key of each entry; the file's escapes are those of printf's %b."""
-    with open(crypttab, encoding="utf-8") as file:
-        lines = [line.split() for line in file if line.strip() and not line.lstrip().startswith("#")]
+    try:
+        with open(crypttab, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.split() for line in file if line.strip() and not line.lstrip().startswith("#")]
+    except OSError as error:
+        raise KeyquorumError(f"{crypttab} cannot be read: {error.strerror}") from None
     return [(_unescape(words[0]), _unescape(words[1]), words[2]) for words in lines if len(words) >= 3]
 
 
 def _unescape(word: str) -> str:
-    return word.encode("latin-1", "backslashreplace").decode("unicode_escape") if "\\" in word else word
+    return os.fsdecode(_ESCAPE.sub(_escaped, os.fsencode(word)))
+
+
+def _escaped(match: re.Match[bytes]) -> bytes:
+    octal, letter = match.groups()
+    return bytes([int(octal, 8) & 0xFF]) if octal else _LETTERS[letter]
