@@ -2,7 +2,7 @@
 """Builds the Debian package: `python packaging/build_deb.py` (or `make deb`) writes build/keyquorum_VERSION_amd64.deb.
 
 The package works on Debian 12 and 13. It bundles, from pinned and hashed wheels, what Debian does not have or has too
-old (docs/dependencies.md): `cryptography` and `segno` once, `_cffi_backend` and `pkcs11` for each Python.
+old (docs/dependencies.md): `cryptography` and `segno` once, `_cffi_backend` for each Python.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 BUILD = REPOSITORY / "build"
 ROOT = Path("usr/lib/keyquorum")
 PYTHONS = {"cp311": "3.11", "cp313": "3.13"}  # Debian 12, Debian 13
-SHARED = ("cryptography", "segno", "asn1crypto")  # the same files for every Python
-PER_PYTHON = ("_cffi_backend", "pkcs11")
+SHARED = ("cryptography", "segno")  # the same files for every Python
+PER_PYTHON = ("_cffi_backend",)
 PLATFORMS = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LAUNCHERS = {
     Path("usr/bin/keyquorum"): "keyquorum.cli.main",

@@ -90,9 +90,11 @@ class UnavailableError(HolderError):
 class RefusedError(HolderError):
     """The holder is there and says no, or what it gave is not what the owner signed (I2, I8).
 
-    `tampered` is true when the refusal is about false data and not about a condition such as a PCR or a PIN.
+    `tampered` is true when the refusal is about false data and not about a condition such as a PCR or a PIN;
+    `mistyped` when a person may simply try again, because no counter runs.
     """
 
-    def __init__(self, message: str, hint: str = "", *, tampered: bool = False) -> None:
+    def __init__(self, message: str, hint: str = "", *, tampered: bool = False, mistyped: bool = False) -> None:
         super().__init__(message, hint)
         self.tampered = tampered
+        self.mistyped = mistyped

@@ -71,7 +71,7 @@ def run(arguments: Namespace) -> int:
 def _recovered_key(machine: Machine, header: Header) -> VolumeKey:
     enrolment = verify_enrolment(header, machine.settings.volumes)
     context = Context(answers=machine.answers, tuning=machine.tuning, now=machine.now, tell=speech.verdict)
-    limits = Limits(holder=machine.settings.holder_timeout, deadline=time.monotonic() + _PATIENCE)
+    limits = Limits(holder=machine.settings.holder_timeout, person=_PATIENCE, deadline=time.monotonic() + _PATIENCE)
     gathering = Gathering(enrolment, context, limits)
     try:
         gathering.ask_unattended()

@@ -22,7 +22,12 @@ def prove(plan: Plan, enrolment: Enrolment) -> None:
     request.tell("reading every fragment back")
     context = Context(answers=request.answers, tuning=request.tuning, now=request.now, tell=lambda _verdict: None)
     seconds = request.settings.holder_timeout * len(plan.fragments) + request.settings.prompt_timeout
-    limits = Limits(holder=request.settings.holder_timeout, deadline=time.monotonic() + seconds, everyone=True)
+    limits = Limits(
+        holder=request.settings.holder_timeout,
+        person=request.settings.prompt_timeout,
+        deadline=time.monotonic() + seconds,
+        everyone=True,
+    )
     gathering = Gathering(enrolment, context, limits)
     try:
         gathering.ask_unattended()

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
         def ask_new(self, name: str, question: str) -> Secret:
             """Return a new secret, typed twice by a person unless a credential holds it."""
 
+        def introduce(self, kinds: Mapping[str, str]) -> None:
+            """Say which holders there are and of which kind: some credentials are named after the kind."""
+
+        def cancel(self) -> None:
+            """Withdraw a question that still stands, so that the terminal is given back."""
+
     class Holder(Protocol):
         """One kind of holder."""
 

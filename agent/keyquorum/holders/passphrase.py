@@ -71,7 +71,8 @@ class PassphraseHolder:
         ):
             identity = unwrap_identity(material, wrapped, _KIND, _binding(task.subject))
         if identity is None:
-            raise RefusedError(f"the passphrase for {name} is wrong", "mind the keyboard layout of the console")
+            hint = "mind the keyboard layout of the console"
+            raise RefusedError(f"the passphrase for {name} is wrong", hint, mistyped=True)
         return Held(identity=identity)
 
     def erase(self, task: OpenTask) -> None:

@@ -33,7 +33,7 @@ _FOR_KIND = {
         "keyquorum.tpm2.codes",
         "keyquorum.native.oaep",
     ),
-    "pkcs11": ("keyquorum.holders.pkcs11", "pkcs11"),
+    "pkcs11": ("keyquorum.holders.pkcs11",),
     "passphrase": ("keyquorum.holders.passphrase",),
     "sheet": ("keyquorum.holders.sheet",),
 }

@@ -55,6 +55,10 @@ class LocalAnswers:
         self._asking, self._table = _thread.allocate_lock(), _thread.allocate_lock()
         self._cancelled, self._cancel = os.pipe2(os.O_CLOEXEC)
 
+    def introduce(self, kinds: Mapping[str, str]) -> None:
+        """Learn the kind of each holder; with it, systemd's own credentials count too."""
+        self._kinds.update(kinds)
+
     def ready(self, name: str) -> bool:
         """Say whether the answer for holder `name` is there without asking a person."""
         return name in self._descriptors or name in self._kept or bool(self._credential(name))
@@ -86,10 +90,14 @@ class LocalAnswers:
             kept.wipe()
 
     def cancel(self) -> None:
-        """End every question now, for instance because the quorum is reached; the terminal is restored on return."""
-        os.write(self._cancel, b"x")
-        if self._asking.acquire(timeout=2.0):
-            self._asking.release()
+        """End the question that stands, for instance because the quorum is reached; the terminal is restored."""
+        if not self._asking.acquire(blocking=False):
+            os.write(self._cancel, b"x")
+            ended = self._asking.acquire(timeout=2.0)
+            os.read(self._cancelled, 1)  # later questions are not meant
+            if not ended:
+                return
+        self._asking.release()
 
     def close(self) -> None:
         """Wipe what is kept. Call `cancel` before when another thread may still be asking."""

@@ -17,7 +17,7 @@ PCR_BANKS = ("sha1", "sha256", "sha384", "sha512")
 
 
 class DiskOptions(Record):
-    """A fragment disk: a path, or PARTUUID=…, PARTLABEL=…, UUID=…, LABEL=…, ID=…"""
+    """A fragment disk: a path, or PARTUUID=…, PARTLABEL=…, UUID=…, LABEL=… or ID=… (udev's names)."""
 
     device: str
 

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
     from keyquorum.unlock.verified_set import Enrolment
 
 
+_TRIES = 3  # for what a person mistyped; PINs have counters of their own and get one
+
+
 class Limits(Record):
-    """Seconds one holder may take, the end of the whole on the monotonic clock, and which kinds are asked at all."""
+    """Seconds one holder and one person may take, the end of the whole (monotonic clock), and which kinds are asked."""
 
     holder: float
+    person: float
     deadline: float
     kinds: tuple[str, ...] = ()
     everyone: bool = False  # ask all holders even when fewer would do (check, proof of an enrolment)
@@ -64,6 +68,8 @@ class Gathering:
         self.enrolment, self._context, self._limits = enrolment, context, limits
         self.shares: dict[int, Share] = {}
         self._verdicts: dict[int, Verdict] = {}
+        self._mistyped = False
+        context.answers.introduce({p.name: p.kind for p in enrolment.volume_set.placements})
 
     @property
     def deadline(self) -> float:
@@ -92,7 +98,14 @@ class Gathering:
             if not questions:
                 return
             asked.add(questions[0].index)
-            self._ask(questions[:1])
+            self._ask_until_typed_right(questions[0])
+
+    def _ask_until_typed_right(self, placement: Placement) -> None:
+        for _ in range(_TRIES):
+            self._mistyped = False
+            self._ask([placement])
+            if not self._mistyped:
+                return
 
     def person_could_help(self) -> bool:
         """Say whether the quorum would be reached if every question to a person were answered right."""
@@ -100,7 +113,8 @@ class Gathering:
         return not self._done() and tree.satisfied(self.enrolment.volume_set.policy, self.shares.keys() | hoped)
 
     def close(self) -> None:
-        """Wipe every share. Those of holders that answer later are wiped as they come."""
+        """Wipe every share and withdraw a question that still stands. Shares that come later are wiped as they come."""
+        self._context.answers.cancel()
         for share in self.shares.values():
             share.wipe()
 
@@ -132,7 +146,7 @@ class Gathering:
         box, waiting = Mailbox(), {p.index: p for p in placements}
         started = time.monotonic()
         person = len(placements) == 1 and self._needs_person(placements[0])
-        end = self._limits.deadline if person else min(self._limits.deadline, started + self._limits.holder)
+        end = started + self._limits.person if person else min(self._limits.deadline, started + self._limits.holder)
         for placement in placements:
             box.run(lambda placement=placement: self._attempt(placement, end))  # type: ignore[misc]  # lambda default
         try:
@@ -171,6 +185,7 @@ class Gathering:
         except RefusedError as error:
             verdict = report.TAMPERED if error.tampered else report.REFUSED
             reason, hint = error.message, error.hint
+            self._mistyped = error.mistyped
         except TamperingError as error:
             verdict, reason, hint = report.TAMPERED, error.message, error.hint
         except KeyquorumError as error:

@@ -103,7 +103,10 @@ class Proxy(Record):
     def _limits(self) -> Limits:
         seconds = self.arguments.timeout or self.settings.unlock_timeout
         return Limits(
-            holder=self.settings.holder_timeout, deadline=time.monotonic() + seconds, kinds=self.arguments.kinds
+            holder=self.settings.holder_timeout,
+            person=self.settings.prompt_timeout,
+            deadline=time.monotonic() + seconds,
+            kinds=self.arguments.kinds,
         )
 
     def _gather(self, gathering: Gathering, name: str) -> None:

@@ -53,6 +53,8 @@ class Answers:
     def __init__(self) -> None:
         self.here: set[str] = set()
         self.asked: list[str] = []
+        self.kinds: dict[str, str] = {}
+        self.cancelled = 0
 
     def ready(self, name: str) -> bool:
         return name in self.here
@@ -63,6 +65,12 @@ class Answers:
 
     def ask_new(self, name: str, question: str) -> Secret:
         return self.ask(name, question)
+
+    def introduce(self, kinds: Mapping[str, str]) -> None:
+        self.kinds = dict(kinds)
+
+    def cancel(self) -> None:
+        self.cancelled += 1
 
 
 class Busy:
@@ -213,13 +221,14 @@ class Scene:
         self,
         *,
         holder: float = 30.0,
+        person: float = 30.0,
         total: float = 60.0,
         kinds: tuple[str, ...] = (),
         everyone: bool = False,
         now: int = NOW,
     ) -> Gathering:
         """A gathering over this volume's holders."""
-        limits = Limits(holder=holder, deadline=time.monotonic() + total, kinds=kinds, everyone=everyone)
+        limits = Limits(holder=holder, person=person, deadline=time.monotonic() + total, kinds=kinds, everyone=everyone)
         context = Context(answers=self.answers, tuning=Tuning(), now=now, tell=self.told.append)
         return Gathering(self.enrolment, context, limits)
 

@@ -311,7 +311,7 @@ def test_a_nested_quorum_asks_only_where_it_helps(scenes: Any) -> None:
     gate = threading.Event()
     scene.behaviours[3] = late(gate, scene.behaviours[3])
     scene.behaviours[4] = absent
-    with contextlib.closing(scene.gathering(holder=0.2)) as gathering:
+    with contextlib.closing(scene.gathering(holder=2.0)) as gathering:
         gathering.ask_unattended()
         gate.set()
         gathering.ask_unattended()
@@ -392,6 +392,49 @@ def test_a_person_may_take_longer_than_a_device(scenes: Any) -> None:
         gathering.ask_unattended()
         gathering.ask_person()
         assert verdicts(gathering)[1] == report.VALID
+
+
+def test_a_question_nobody_answers_ends_and_is_withdrawn(scenes: Any) -> None:
+    scene, gate = scenes(THREE, people=frozenset({1})), threading.Event()
+    scene.behaviours[3] = absent
+    scene.behaviours[1] = late(gate, scene.behaviours[1])
+    gathering = scene.gathering(person=0.1)
+    gathering.ask_unattended()
+    gathering.ask_person()
+    assert verdicts(gathering)[1] == report.SILENT
+    gathering.close()
+    assert scene.answers.cancelled == 1
+    gate.set()
+
+
+@pytest.mark.parametrize(("slips", "outcome"), [(1, report.VALID), (2, report.VALID), (3, report.REFUSED)])
+def test_a_mistyped_answer_is_asked_for_again(scenes: Any, slips: int, outcome: str) -> None:
+    scene = scenes(THREE, people=frozenset({1}))
+    scene.behaviours[3] = absent
+    right, left = scene.behaviours[1], [slips]
+
+    def typing(task: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise RefusedError("wrong", mistyped=True)
+        return right(task)
+
+    scene.behaviours[1] = typing
+    with contextlib.closing(scene.gathering()) as gathering:
+        gathering.ask_unattended()
+        gathering.ask_person()
+        assert verdicts(gathering)[1] == outcome
+    assert scene.answers.asked == ["holder-1"] * min(slips + 1, 3)
+
+
+def test_a_refused_pin_is_not_asked_for_again(scenes: Any) -> None:
+    scene = scenes(THREE, people=frozenset({1}))
+    scene.behaviours[3] = absent
+    scene.behaviours[1] = raising(RefusedError("wrong PIN, 2 tries left"))
+    with contextlib.closing(scene.gathering()) as gathering:
+        gathering.ask_unattended()
+        gathering.ask_person()
+    assert scene.answers.asked == ["holder-1"]
 
 
 def test_everyone_means_everyone(scenes: Any) -> None:
