@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +18,28 @@ SUBJECT = Subject(
 )
 
 
+class OneQuestionAtATime:
+    """The parts of `holders.contract.Answers` that a single holder under test has no use for."""
+
+    def offer(self, name: str, answer: Secret) -> None:
+        """Only an enrolment's proof asks for it again."""
+
+    def introduce(self, kinds: Mapping[str, str]) -> None:
+        """Only credentials are found by kind."""
+
+    def cancel(self) -> None:
+        """No question stands for longer than the call."""
+
+
 @dataclass
-class Given:
+class Given(OneQuestionAtATime):
     """Answers from a list; `asked` remembers the questions. `stored` answers need no person."""
 
     answers: list[bytes | None] = field(default_factory=list)
     stored: bool = False
     asked: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    offered: dict[str, bytes] = field(default_factory=dict)
 
     def ready(self, name: str) -> bool:
         self.names.add(name)
@@ -39,6 +54,9 @@ class Given:
         return Secret.from_view(answer)
 
     ask_new = ask
+
+    def offer(self, name: str, answer: Secret) -> None:
+        self.offered[name] = bytes(answer.view)
 
 
 def identity() -> Identity:

@@ -7,7 +7,6 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -181,29 +180,12 @@ def test_the_printed_code_can_be_scanned(tmp_path: Path) -> None:
     assert opens(printed, kept, Given([scanned.encode()]))
 
 
-def test_the_svg_holds_the_same_code(tmp_path: Path) -> None:
-    kept = identity()
-    printed = Printed(kept)
-    svg = sheet_print.render_svg(SUBJECT, kept)
-    root = ET.fromstring(svg)
-    assert root.tag.endswith("svg")
-    assert b"".join(printed.lines).replace(b"-", b"").decode() not in svg
-    strokes = re.findall(r"[Mm]([\d.-]+) ([\d.-]+)|h(\d+)", next(iter(root)).attrib["d"])
-    side, x, y, first = int(float(root.attrib["width"])) // 4, 0.0, 0.0, True
-    dark = [[False] * side for _ in range(side)]
-    for move_x, move_y, run in strokes:
-        if run:
-            for column in range(int(x), int(x) + int(run)):
-                dark[int(y)][column] = True
-            x += int(run)
-        elif first:
-            x, y, first = float(move_x), float(move_y), False
-        else:
-            x, y = x + float(move_x), y + float(move_y)
-    pixels = b"".join(bytes(0 if cell else 255 for cell in row for _ in range(4)) * 4 for row in dark)
-    image = tmp_path / "svg.pgm"
-    image.write_bytes(b"P5 %d %d 255\n" % (side * 4, side * 4) + pixels)
-    assert opens(printed, kept, Given([_scan(image).encode()]))
+def test_the_proof_of_an_enrolment_need_not_type_it() -> None:
+    kept, known = identity(), Given(stored=True)
+    shown: list[str] = []
+    where = HOLDER.seal(seal_task(SheetOptions(), known, kept, shown=shown))
+    with HOLDER.open(open_task(where, Given([known.offered[SUBJECT.name]], stored=True))).identity as opened:
+        assert opened.equals(kept)
 
 
 def test_nothing_to_erase() -> None:

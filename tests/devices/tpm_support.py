@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from devices.holder_tasks import OneQuestionAtATime
 from keyquorum.holders.contract import OpenTask, SealTask, Subject, Tuning
 from keyquorum.holders.tpm import HOLDER
 from keyquorum.linux.tpm_device import TpmDevice
@@ -30,7 +31,7 @@ OWNER, LOCKOUT = tpm2_pytss.ESYS_TR.OWNER, tpm2_pytss.ESYS_TR.LOCKOUT
 SUBJECT = Subject(volume="6d1c7d1e-5ab0-4d6f-8b0e-000000000001", set_id=bytes(16), epoch=1, index=2, name="tpm")
 
 
-class Person:
+class Person(OneQuestionAtATime):
     """Somebody who types the same thing whenever asked, and counts how often."""
 
     def __init__(self, answer: bytes = b"") -> None:

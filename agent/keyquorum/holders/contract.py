@@ -34,6 +34,9 @@ if TYPE_CHECKING:
         def ask_new(self, name: str, question: str) -> Secret:
             """Return a new secret, typed twice by a person unless a credential holds it."""
 
+        def offer(self, name: str, answer: Secret) -> None:
+            """Keep an answer that is known already, for the proof of an enrolment."""
+
         def introduce(self, kinds: Mapping[str, str]) -> None:
             """Say which holders there are and of which kind: some credentials are named after the kind."""
 

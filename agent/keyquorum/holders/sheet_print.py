@@ -6,8 +6,6 @@ A sheet is printed for people, so here the identity does pass through ordinary m
 
 from __future__ import annotations
 
-import io
-
 import segno
 
 from keyquorum.model import sheet_text
@@ -50,7 +48,7 @@ The five lines again, for a scanner that types what it reads:
 
 def render_text(subject: Subject, identity: Identity, host: str, printed: str) -> str:
     """Return the sheet; `printed` is the date in UTC as it is to be shown."""
-    lines = _lines(subject, identity)
+    lines = sheet_lines(subject, identity)
     text = _TEXT.format(
         rule="=" * COLUMNS,
         volume=subject.volume,
@@ -63,14 +61,8 @@ def render_text(subject: Subject, identity: Identity, host: str, printed: str) -
     return f"{text}{_half_blocks(_code(lines))}"
 
 
-def render_svg(subject: Subject, identity: Identity) -> str:
-    """Return the QR code of the sheet as an SVG image."""
-    file = io.BytesIO()
-    _code(_lines(subject, identity)).save(file, kind="svg", border=_QUIET, scale=4, xmldecl=False)
-    return file.getvalue().decode()
-
-
-def _lines(subject: Subject, identity: Identity) -> tuple[str, ...]:
+def sheet_lines(subject: Subject, identity: Identity) -> tuple[str, ...]:
+    """Return the five lines that a person types."""
     place = sheet_text.place_tag(subject.set_id, subject.name)
     return sheet_text.encode(identity, sheet_text.volume_tag(subject.volume), place)
 

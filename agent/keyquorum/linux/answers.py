@@ -82,6 +82,12 @@ class LocalAnswers:
             first.wipe()
         raise UnavailableError(f"what was typed for {name} differed {_TRIES} times")
 
+    def offer(self, name: str, answer: Secret) -> None:
+        """Keep a copy of an answer that is known already."""
+        self.forget(name)
+        with self._table:
+            self._kept[name] = answer.part(0, answer.size)
+
     def forget(self, name: str) -> None:
         """Drop what is kept for a holder, so that it is asked again."""
         with self._table:
@@ -181,9 +187,7 @@ class LocalAnswers:
 
     def _remember(self, name: str, answer: Secret) -> Secret:
         if self._keep:
-            self.forget(name)
-            with self._table:
-                self._kept[name] = answer.part(0, answer.size)
+            self.offer(name, answer)
         return answer
 
 
