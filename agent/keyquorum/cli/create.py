@@ -62,7 +62,7 @@ def run(arguments: Namespace) -> int:
             if not arguments.no_passphrase:
                 _add_passphrase(arguments, machine, header, volume_key)
             enrolled = enrol_volume(arguments, machine, policy, header, volume_key)
-    finish(arguments, device, enrolled)
+    finish(arguments, device, enrolled, "create")
     return 0
 
 

@@ -111,13 +111,13 @@ def enrol_volume(
     return enroll(request, header, volume_key)
 
 
-def finish(arguments: Namespace, device: str, enrolled: VolumeSet) -> None:
+def finish(arguments: Namespace, device: str, enrolled: VolumeSet, command: str = "enroll") -> None:
     """Rebuild the boot image if the volume is opened there, and say what was done."""
     in_image = boot_image.opens_at_boot(enrolled.volume)
     if in_image and not arguments.no_boot_image:
         speech.note("rebuilding the initramfs, so that the next boot knows this volume's owner")
         boot_image.rebuild()
-    speech.note(f"{device} is enrolled; its passphrases keep working")
+    speech.note(f"{device} is enrolled" + ("; its passphrases keep working" if command == "enroll" else ""))
     if in_image and arguments.no_boot_image:
         speech.note("  before the next boot: update-initramfs -u")
     speech.note(f"  see what its holders say: keyquorum check {device}")
@@ -125,7 +125,7 @@ def finish(arguments: Namespace, device: str, enrolled: VolumeSet) -> None:
         shell.say_json(
             {
                 "version": 1,
-                "command": "enroll",
+                "command": command,
                 "device": device,
                 "volume": enrolled.volume,
                 "set": enrolled.set_id.hex(),
