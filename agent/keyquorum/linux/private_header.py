@@ -15,7 +15,7 @@ from keyquorum.linux.cryptsetup import Header
 _MAGIC = b"LUKS\xba\xbe"
 _VERSION = b"\x00\x02"
 _SIZES = tuple(1 << shift for shift in range(14, 23))  # 16 KiB to 4 MiB, for each of the two copies
-_AREA = 16 << 20  # what libcryptsetup expects a header device to span; the rest of the memfd is a hole
+_AREA = 2 * _SIZES[-1] + (128 << 20)  # the most a header and its keyslots may span; all but the header is a hole
 
 
 def copy_header(device: str, header_device: str = "") -> Header:
@@ -40,6 +40,9 @@ def copy_header(device: str, header_device: str = "") -> Header:
     except OSError as error:
         os.close(copy)
         raise KeyquorumError(f"no memory for a copy of the header: {error.strerror}") from None
+    except KeyquorumError:
+        os.close(copy)
+        raise
     try:
         header.load()
     except KeyquorumError:

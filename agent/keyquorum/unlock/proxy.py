@@ -70,17 +70,17 @@ class Proxy(Record):
                 return report.with_(outcome="already open", exit_code=0)
             enrolment = verify_enrolment(header, self.settings.volumes)
             gathering = Gathering(enrolment, self.context, self._limits())
+            mapping = Mapping(name=report.name, flags=self.arguments.flags, link=self.arguments.link)
             try:
                 self._gather(gathering, report.name)
-                volume_key = rebuild_volume_key(enrolment.volume_set, gathering.shares)
+                with rebuild_volume_key(enrolment.volume_set, gathering.shares) as volume_key:
+                    gathering.close()
+                    open_volume(header, enrolment.volume_set, volume_key, mapping)
+                    measure(enrolment.volume_set, volume_key, mapping, self.settings.tpm_device, self.warn)
             except KeyquorumError as error:
                 return _failed(report, gathering, error)
             finally:
                 gathering.close()
-            mapping = Mapping(name=report.name, flags=self.arguments.flags, link=self.arguments.link)
-            with volume_key:
-                open_volume(header, enrolment.volume_set, volume_key, mapping)
-                measure(enrolment.volume_set, volume_key, mapping, self.settings.tpm_device, self.warn)
             return report.with_(outcome="opened", exit_code=0, verdicts=gathering.verdicts)
 
     def _check(self, report: Report) -> Report:
