@@ -26,3 +26,33 @@ $(VENV)/ready: packaging/requirements.lock packaging/install_prerequisites
 	@$(IN_VENV) -m pip install --quiet --require-hashes -r packaging/requirements.lock
 	@$(IN_VENV) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+PYTEST := $(IN_VENV) -m pytest -q
+
+.PHONY: lint unit devices boots test demo clean
+lint: $(VENV)/ready
+	@echo "lint: ruff, mypy, shellcheck"
+	@$(IN_VENV) -m ruff check agent tests packaging
+	@$(IN_VENV) -m ruff format --check --quiet agent tests packaging
+	@$(IN_VENV) -m mypy
+	@shellcheck -x -e SC1091,SC2013,SC2174,SC2317 hooks/initramfs-tools/hooks/* hooks/initramfs-tools/scripts/*/* systemd/system-generators/* packaging/debian/p*
+
+unit: $(VENV)/ready
+	@echo "unit: pure tests, published vectors"
+	@$(PYTEST) tests/unit tests/vectors
+
+devices: $(VENV)/ready
+	@echo "devices: swtpm, SoftHSM2, libcryptsetup on images"
+	@$(PYTEST) tests/devices
+
+boots: $(VENV)/ready
+	@echo "boots: real kernels in virtual machines"
+	@$(PYTEST) tests/guests tests/boots
+
+test: unit devices boots
+
+demo: $(VENV)/ready
+	@$(IN_VENV) packaging/demo.py
+
+clean:
+	@rm -rf build
