@@ -11,54 +11,51 @@ from __future__ import annotations
 
 from keyquorum.sharing import field
 
-Level = tuple[int, int, int, int, tuple[int, ...]]
-_PLANS: dict[tuple[int, int, int], tuple[int, tuple[Level, ...]]] = {}
+# W_j(2^m) / W_j(2^j) for m = j + 1 … 7, where W_j is zero on 0..2^j-1. W_j is linear over GF(2), so the twiddle of any
+# block is a sum of these. The tests compute them from the definition.
+_TWIDDLES = tuple(
+    bytes.fromhex(row)
+    for row in ("02040810204080", "061c78eba1f2", "166752bc94", "0dc83fc3", "53d797", "b74a", "fa", "")
+)
+
+Level = tuple[int, int, tuple[int, ...]]
+_PLANS: dict[tuple[int, int, int], tuple[int, field.Masks, tuple[Level, ...]]] = {}
 
 
-def _subspace(level: int, point: int) -> int:
-    """Evaluate W_level, which is zero on 0..2^level-1, at a public point."""
-    product = 1
-    for zero in range(1 << level):
-        product = field.multiply(product, point ^ zero)
-    return product
+def _plan(threshold: int, points: int, lanes: int) -> tuple[int, field.Masks, tuple[Level, ...]]:
+    """Return all that is public: the number of equal blocks to start with, the masks of the field, and the levels.
 
-
-def _plan(threshold: int, points: int, lanes: int) -> tuple[int, tuple[Level, ...]]:
-    """Return the number of equal blocks to start with and, per level, all that is public about its butterflies."""
-    size = points.bit_length()
+    A level is the size of its half blocks in bits, a mask of that size, and the twiddle of each block. Blocks that
+    lie wholly behind the last point are left out.
+    """
     depth = (threshold - 1).bit_length()  # higher levels only copy: their upper halves hold no coefficient
     levels: list[Level] = []
     for level in range(depth - 1, -1, -1):
+        twiddles = [0]
+        for twiddle in _TWIDDLES[level]:
+            twiddles += [twiddle ^ other for other in twiddles]
         bits = (lanes << level) * 8
-        one = field.ones(lanes << level)
-        scale = _subspace(level, 1 << level)
-        twiddles = tuple(
-            field.divide(_subspace(level, block << (level + 1)), scale) for block in range(1 << (size - level - 1))
-        )
-        levels.append((bits, (1 << bits) - 1, one, one * 0x7F, twiddles))
-    return 1 << (size - depth), tuple(levels)
+        levels.append((bits, (1 << bits) - 1, tuple(twiddles[: (points >> level + 1) + 1])))
+    return (points >> depth) + 1, field.masks(lanes << max(0, depth - 1)), tuple(levels)
 
 
-def evaluate(coefficients: list[int], points: int, lanes: int) -> list[int]:
+def evaluate(packed: int, threshold: int, points: int, lanes: int) -> list[int]:
     """Return f(1) … f(points), where f has the given coefficients in the X basis; f(0) is the first of them.
 
-    `coefficients` and results are packed integers of `lanes` bytes; `points` is at most 255.
+    `packed` holds `threshold` coefficients of `lanes` bytes each, the results are packed alike. At most 255 points.
     """
-    key = (len(coefficients), points, lanes)
+    key = (threshold, points, lanes)
     plan = _PLANS.get(key)
     if plan is None:
         plan = _PLANS[key] = _plan(*key)
-    copies, levels = plan
-    packed = shift = 0
-    for coefficient in coefficients:
-        packed |= coefficient << shift
-        shift += lanes * 8
+    copies, masks, levels = plan
     blocks = [packed] * copies
-    for bits, mask, one, low, twiddles in levels:
+    for bits, mask, twiddles in levels:
         halves: list[int] = []
-        for twiddle, block in zip(twiddles, blocks, strict=True):
-            upper = block >> bits
-            lower = field.multiply_add(block & mask, upper, twiddle, one, low)
+        for twiddle, block in zip(twiddles, blocks):  # noqa: B905 (blocks behind the last point drop out here)
+            lower, upper = block & mask, block >> bits
+            if twiddle:
+                lower = field.multiply_add(lower, upper, twiddle, masks)
             halves += (lower, lower ^ upper)
         blocks = halves
     return blocks[1 : points + 1]

@@ -27,6 +27,12 @@ def _tables() -> tuple[list[int], list[int]]:
 
 
 _EXP, _LOG = _tables()
+LOGARITHMS = bytes(_LOG)  # as a table for bytes.translate; the entry of 0, which has no logarithm, is 0
+
+
+def exponential(logarithm: int) -> int:
+    """Return the public byte with this logarithm; any integer will do."""
+    return _EXP[logarithm % ORDER]
 
 
 def multiply(a: int, b: int) -> int:
@@ -42,21 +48,52 @@ def divide(a: int, b: int) -> int:
 
 
 def ones(lanes: int) -> int:
-    """Return the integer with the value 1 in each of `lanes` lanes; times 0x7f it masks each lane's low seven bits."""
+    """Return the integer with the value 1 in each of `lanes` lanes."""
     return int.from_bytes(b"\x01" * lanes, "little")
 
 
-def double(packed: int, one: int, low: int) -> int:
-    """Multiply every lane by 2. `one` and `low` are `ones(lanes)` and `ones(lanes) * 0x7f`."""
+Masks = tuple[int, int, int]
+
+
+def masks(lanes: int) -> Masks:
+    """Return what the functions below need to know: each lane's lowest bit, its low seven bits, its low four bits.
+
+    Masks for more lanes than a value has will do.
+    """
+    one = ones(lanes)
+    return one, one * 0x7F, one * 0x0F
+
+
+def double(packed: int, of: Masks) -> int:
+    """Multiply every lane by 2."""
+    one, low, _ = of
     return ((packed & low) << 1) ^ ((packed >> 7) & one) * _REDUCTION
 
 
-def multiply_add(accumulator: int, packed: int, factor: int, one: int, low: int) -> int:
-    """Return `accumulator` + `factor` · `packed` lane by lane; only the public `factor` steers the loop."""
-    while factor:
+def sixteenfold(packed: int, of: Masks) -> int:
+    """Multiply every lane by 16.
+
+    x^8 = x^4 + x^3 + x + 1 = (x + 1)(x^3 + 1), so four bits that leave a lane come back by two shifts, at most at x^7.
+    """
+    nibble = of[2]
+    carried = (packed >> 4) & nibble
+    carried ^= carried << 1
+    return ((packed & nibble) << 4) ^ carried ^ (carried << 3)
+
+
+def multiply_add(accumulator: int, packed: int, factor: int, of: Masks) -> int:
+    """Return `accumulator` + `factor` · `packed` lane by lane; only the public `factor` steers the loop.
+
+    The two halves of `factor` share three doublings; what the upper half selected is then multiplied by 16 at once.
+    """
+    one, low, _ = of
+    upper, has_upper = 0, factor > 15
+    while True:
         if factor & 1:
             accumulator ^= packed
-        factor >>= 1
-        if factor:
-            packed = double(packed, one, low)
-    return accumulator
+        if factor & 16:
+            upper ^= packed
+        factor = factor >> 1 & 0x77
+        if not factor:
+            return accumulator ^ sixteenfold(upper, of) if has_upper else accumulator
+        packed = ((packed & low) << 1) ^ ((packed >> 7) & one) * _REDUCTION

@@ -30,12 +30,7 @@ def split(secret: int, length: int, threshold: int, total: int, random: Callable
     if length < 1 or secret.bit_length() > 8 * length:
         raise ValueError(f"the secret does not fit in {length} bytes")
     drawn = random(length * (threshold - 1))
-    mask = (1 << (8 * length)) - 1
-    coefficients = [secret]
-    for _ in range(threshold - 1):
-        coefficients.append(drawn & mask)
-        drawn >>= 8 * length
-    return evaluate(coefficients, total, length)
+    return evaluate(secret | drawn << 8 * length, threshold, total, length)
 
 
 def combine(shares: Sequence[tuple[int, int]], length: int, at: int = 0) -> int:
@@ -43,41 +38,45 @@ def combine(shares: Sequence[tuple[int, int]], length: int, at: int = 0) -> int:
 
     The caller passes exactly as many shares as the *signed* threshold says: what the shares claim is not asked.
     """
-    numbers = tuple(number for number, _ in shares)
-    weights = _WEIGHTS.get((*numbers, at)) or _lagrange(numbers, at)
-    planes = [0] * 8
+    numbers = tuple([number for number, _ in shares])
+    weights = _WEIGHTS.get((at, *numbers)) or _lagrange(numbers, at)
+    bits, planes = 8 * length, [0] * 4  # what has bit b of its weight, beside what has bit b + 4
     for weight, (_, value) in zip(weights, shares, strict=True):
-        if value.bit_length() > 8 * length:
+        if value.bit_length() > bits:
             raise ValueError(f"a share does not fit in {length} bytes")
-        bit = 0
+        beside, bit = value << bits, 0
         while weight:
             if weight & 1:
                 planes[bit] ^= value
-            weight >>= 1  # noqa: PLW2901 (the weight is consumed bit by bit)
+            if weight & 16:
+                planes[bit] ^= beside
+            weight = weight >> 1 & 0x77  # noqa: PLW2901 (the weight is consumed two bits at a time)
             bit += 1
-    one = field.ones(length)
-    low = one * 0x7F
-    result = planes[7]
-    for bit in range(6, -1, -1):
-        result = field.double(result, one, low) ^ planes[bit]
-    return result
+    masks, folded = field.masks(2 * length), planes[3]
+    for plane in (planes[2], planes[1], planes[0]):
+        folded = field.double(folded, masks) ^ plane
+    return folded & ((1 << bits) - 1) ^ field.sixteenfold(folded >> bits, masks)
 
 
 def _lagrange(numbers: tuple[int, ...], at: int) -> tuple[int, ...]:
-    """Return the Lagrange weights of the public share numbers for the point `at`."""
+    """Return the Lagrange weights of the public share numbers for the point `at`: Π (at + x_j) / (x_i + x_j), j ≠ i.
+
+    Products of public bytes are sums of their logarithms.
+    """
     if len(numbers) < 2:
         raise ValueError("a share alone decides nothing: at least 2 are combined")
     if len(set(numbers)) != len(numbers):
         raise ValueError("a share number occurs twice")
-    if not all(1 <= number <= MAX_SHARES for number in numbers):
+    if min(numbers) < 1 or max(numbers) > MAX_SHARES:
         raise ValueError(f"share numbers are 1 to {MAX_SHARES}: number 0 would be the secret itself")
-    weights = []
-    for own in numbers:
-        numerator = denominator = 1
-        for other in numbers:
-            if other != own:
-                numerator = field.multiply(numerator, at ^ other)
-                denominator = field.multiply(denominator, own ^ other)
-        weights.append(field.divide(numerator, denominator))
-    found = _WEIGHTS[(*numbers, at)] = tuple(weights)
+    if at in numbers:
+        return tuple([int(number == at) for number in numbers])
+    packed, one = int.from_bytes(bytes(numbers), "little"), field.ones(len(numbers))
+
+    def logarithms(point: int) -> int:
+        return sum((packed ^ point * one).to_bytes(len(numbers), "little").translate(field.LOGARITHMS))
+
+    above = logarithms(at)
+    weights = [field.exponential(above - field.LOGARITHMS[at ^ own] - logarithms(own)) for own in numbers]
+    found = _WEIGHTS[at, *numbers] = tuple(weights)
     return found

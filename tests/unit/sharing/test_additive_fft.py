@@ -37,8 +37,8 @@ def rank(rows: list[list[int]]) -> int:
 )
 def test_values_are_those_of_the_definition(coefficients: list[bytes], points: int) -> None:
     points = max(points, len(coefficients))
-    packed = [int.from_bytes(coefficient, "little") for coefficient in coefficients]
-    values = additive_fft.evaluate(packed, points, 3)
+    packed = int.from_bytes(b"".join(coefficients), "little")
+    values = additive_fft.evaluate(packed, len(coefficients), points, 3)
     assert len(values) == points
     for point in {1, min(2, points), (points + 1) // 2, points}:
         expected = bytearray(3)
@@ -53,11 +53,17 @@ def test_every_number_of_points(points: int) -> None:
     for threshold in {1, 2, 3, 4, 5, points // 2, points - 1, points} - {0, -1}:
         if threshold <= points:
             coefficients = list(range(1, threshold + 1))
-            for point, value in enumerate(additive_fft.evaluate(coefficients, points, 1), 1):
+            values = additive_fft.evaluate(int.from_bytes(bytes(coefficients), "little"), threshold, points, 1)
+            for point, value in enumerate(values, 1):
                 expected = 0
                 for index, coefficient in enumerate(coefficients):
                     expected ^= field.multiply(coefficient, BASIS[index][point])
                 assert value == expected
+
+
+def test_twiddles_are_those_of_the_definition() -> None:
+    for level, row in enumerate(additive_fft._TWIDDLES):
+        assert list(row) == [BASIS[1 << level][1 << bit] for bit in range(level + 1, 8)]
 
 
 def test_the_first_coefficient_is_the_value_at_0() -> None:

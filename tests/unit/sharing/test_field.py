@@ -47,28 +47,39 @@ def test_division_by_zero_is_refused() -> None:
 def test_lanes_multiply_like_single_bytes(value: bytes, factor: int, added: st.DataObject) -> None:
     lanes = len(value)
     accumulator = added.draw(st.binary(min_size=lanes, max_size=lanes))
-    one = field.ones(lanes)
-    result = field.multiply_add(
-        int.from_bytes(accumulator, "little"), int.from_bytes(value, "little"), factor, one, one * 0x7F
-    )
+    masks = field.masks(lanes)
+    result = field.multiply_add(int.from_bytes(accumulator, "little"), int.from_bytes(value, "little"), factor, masks)
     expected = bytes(a ^ field.multiply(v, factor) for a, v in zip(accumulator, value, strict=True))
     assert result.to_bytes(lanes, "little") == expected
 
 
 @given(value=LANES)
 def test_doubling_stays_within_its_lane(value: bytes) -> None:
-    one = field.ones(len(value))
-    doubled = field.double(int.from_bytes(value, "little"), one, one * 0x7F)
+    masks = field.masks(len(value))
+    doubled = field.double(int.from_bytes(value, "little"), masks)
     assert doubled.to_bytes(len(value), "little") == bytes(field.multiply(v, 2) for v in value)
+
+
+@given(value=LANES)
+def test_sixteenfold_stays_within_its_lane(value: bytes) -> None:
+    result = field.sixteenfold(int.from_bytes(value, "little"), field.masks(len(value)))
+    assert result.to_bytes(len(value), "little") == bytes(field.multiply(v, 16) for v in value)
+
+
+def test_logarithms_add_up_to_products() -> None:
+    for a in range(1, 256):
+        for b in (1, 2, 3, 0x57, 255):
+            assert field.exponential(field.LOGARITHMS[a] + field.LOGARITHMS[b]) == field.multiply(a, b)
+            assert field.exponential(field.LOGARITHMS[a] - field.LOGARITHMS[b]) == field.divide(a, b)
 
 
 @given(value=LANES, factor=BYTE)
 def test_lanes_are_never_looked_up_or_branched_on(value: bytes, factor: int) -> None:
-    one = field.ones(len(value))
+    masks = field.masks(len(value))
     packed = int.from_bytes(value, "little")
     accumulator = cast("Any", Tainted(packed))
-    tainted = cast("Any", field.multiply_add(accumulator, cast("Any", Tainted(packed)), factor, one, one * 0x7F))
-    assert tainted.reveal() == field.multiply_add(packed, packed, factor, one, one * 0x7F)
+    tainted = cast("Any", field.multiply_add(accumulator, cast("Any", Tainted(packed)), factor, masks))
+    assert tainted.reveal() == field.multiply_add(packed, packed, factor, masks)
 
 
 def test_the_taint_is_able_to_catch_a_lookup_and_a_branch() -> None:
