@@ -16,7 +16,7 @@ from keyquorum.model import report
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyquorum.errors import KeyquorumError
-    from keyquorum.model.report import Verdict
+    from keyquorum.model.report import Report, Verdict
 
 _PREFIX = "keyquorum: "
 _GREEN, _RED, _YELLOW, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
@@ -61,6 +61,19 @@ def verdict_line(found: Verdict, width: int = 0) -> str:
     if found.hint:
         line += f" ({found.hint})"
     return line
+
+
+def outcome_line(found: Report) -> str:
+    """Return the one sentence about how an unlock or check ended."""
+    name = found.name or found.device
+    valid = sum(1 for verdict in found.verdicts if verdict.verdict == report.VALID)
+    endings = {
+        "opened": f"{name} is open, from {valid} of {len(found.verdicts)} fragments",
+        "already open": f"{name} is open already",
+        "quorum": f"{found.device} would open: {valid} of {len(found.verdicts)} fragments are valid",
+        report.HANDED_OUT: f"{name} gets its passphrase, from {valid} of {len(found.verdicts)} fragments",
+    }
+    return endings.get(found.outcome) or f"{name} stays closed: {found.message}"
 
 
 def printable(line: str) -> str:

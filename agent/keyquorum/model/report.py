@@ -20,6 +20,8 @@ SILENT = "silent"  # did not answer by its deadline
 NOT_NEEDED = "not needed"  # the quorum was reached without it
 NOT_ASKED = "not asked"  # left out by the caller, or nobody there to ask
 
+HANDED_OUT = "handed out"
+
 
 class Verdict(Record):
     """One holder's part in an unlock. `seconds` is how long it took, 0.0 when it was not asked."""
@@ -48,7 +50,8 @@ class Verdict(Record):
 class Report(Record):
     """The outcome of `unlock`, `check` or `recover`.
 
-    `outcome` is "opened", "already open", "quorum" (a check that would open) or "failed".
+    `outcome` is "opened", "already open", "quorum" (a check that would open), "handed out" (the keyslot's passphrase,
+    to systemd-cryptsetup) or "failed".
     """
 
     command: str

@@ -8,14 +8,13 @@ import sys
 import time
 
 from keyquorum import process, speech
-from keyquorum.errors import KeyquorumError
 from keyquorum.holders.contract import Tuning
 from keyquorum.linux import boot_record
 from keyquorum.linux.answers import LocalAnswers
-from keyquorum.model import report as reports
 from keyquorum.model import strict_json
 from keyquorum.settings import load
 from keyquorum.unlock import arguments as words_of
+from keyquorum.unlock import telling
 from keyquorum.unlock.gather import Context
 from keyquorum.unlock.proxy import Proxy
 
@@ -23,10 +22,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from keyquorum.model.report import Report, Verdict
     from keyquorum.secret import Secret
     from keyquorum.settings import Settings
     from keyquorum.unlock.arguments import Arguments
+    from keyquorum.unlock.telling import Person
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +42,12 @@ def command(verb: str, words: Sequence[str]) -> int:
         sys.stdout.write(asked.message)
         return 0
     settings = load()
-    proxy = make_proxy(arguments, settings)
+    listener = telling.choose(boot=arguments.boot) if verb == "unlock" else telling.Person()
+    proxy = make_proxy(arguments, settings, listener)
     report = proxy.check() if verb == "check" else proxy.unlock()
-    tell_outcome(report, arguments)
+    listener.outcome(report)
+    if arguments.json:
+        speech.say(strict_json.serialise(report.to_json()).decode())
     if arguments.boot or arguments.record:
         boot_record.keep_report(report)
     if arguments.boot:
@@ -57,7 +59,7 @@ def command(verb: str, words: Sequence[str]) -> int:
     return report.exit_code
 
 
-def make_proxy(arguments: Arguments, settings: Settings) -> Proxy:
+def make_proxy(arguments: Arguments, settings: Settings, listener: Person) -> Proxy:
     """Wire the proxy to this machine."""
     tuning = Tuning(
         tpm_device=settings.tpm_device,
@@ -74,39 +76,9 @@ def make_proxy(arguments: Arguments, settings: Settings) -> Proxy:
         ),
         tuning=tuning,
         now=int(time.time()),
-        tell=_tell_at_boot if arguments.boot else speech.verdict,
+        tell=listener.verdict,
     )
-    return Proxy(arguments=arguments, settings=settings, context=context, warn=speech.warn)
-
-
-def _tell_at_boot(verdict: Verdict) -> None:
-    speech.verdict(verdict)
-    boot_record.to_kernel_log(speech.printable(speech.verdict_line(verdict).strip()))
-
-
-def tell_outcome(report: Report, arguments: Arguments) -> None:
-    """Say how it ended: to people on standard error, as one JSON object on standard output if that was asked for."""
-    line = outcome_line(report)
-    if report.exit_code:
-        speech.fail(KeyquorumError(line, report.hint))
-    else:
-        speech.note(line)
-    if arguments.boot:
-        boot_record.to_kernel_log(speech.printable(line))
-    if arguments.json:
-        speech.say(strict_json.serialise(report.to_json()).decode())
-
-
-def outcome_line(report: Report) -> str:
-    """Return the one sentence about how it ended."""
-    name = report.name or report.device
-    valid = sum(1 for verdict in report.verdicts if verdict.verdict == reports.VALID)
-    endings = {
-        "opened": f"{name} is open, from {valid} of {len(report.verdicts)} fragments",
-        "already open": f"{name} is open already",
-        "quorum": f"{report.device} would open: {valid} of {len(report.verdicts)} fragments are valid",
-    }
-    return endings.get(report.outcome) or f"{name} stays closed: {report.message}"
+    return Proxy(arguments=arguments, settings=settings, context=context, warn=speech.warn, begin=listener.begin)
 
 
 def hand_over_console() -> None:

@@ -13,30 +13,37 @@ import time
 from keyquorum.errors import KeyquorumError, QuorumNotReachedError
 from keyquorum.linux import block, cryptsetup
 from keyquorum.linux.uevents import DeviceEvents
-from keyquorum.model.report import Report
+from keyquorum.model.report import HANDED_OUT, Report
 from keyquorum.record import Record
 from keyquorum.unlock.gather import Context, Gathering, Limits
 from keyquorum.unlock.open_volume import Mapping, measure, open_volume
-from keyquorum.unlock.reconstruct import quorum_message, rebuild_volume_key
+from keyquorum.unlock.reconstruct import quorum_message, rebuild_passphrase, rebuild_volume_key
 from keyquorum.unlock.verified_set import load_header, verify_enrolment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keyquorum.linux.cryptsetup import Header
+    from keyquorum.secret import Secret
     from keyquorum.settings import Settings
     from keyquorum.unlock.arguments import Arguments
+    from keyquorum.unlock.verified_set import Enrolment
 
 _LOOK_AGAIN = 2.0  # seconds between looks for a holder whose arrival the kernel does not announce
 
 
 class Proxy(Record):
-    """One volume to open: what was asked for, the machine's settings, and what the holders are given."""
+    """One volume to open: what was asked for, the machine's settings, and what the holders are given.
+
+    `begin` hears which volume it is, before the first verdict.
+    """
 
     arguments: Arguments
     settings: Settings
     context: Context
     warn: Callable[[str], None]
+    begin: Callable[[Report], None] | None = None
 
     def unlock(self) -> Report:
         """Open the volume; every outcome is a report."""
@@ -46,7 +53,11 @@ class Proxy(Record):
         """Ask every holder, open nothing."""
         return self._reported("check", self._check)
 
-    def _reported(self, command: str, story: Callable[[Report], Report]) -> Report:
+    def hand_out(self, give: Callable[[Secret], None]) -> Report:
+        """Give the passphrase of the keyslot that --with-keyslot added (docs/daemon.md §5); `give` must not keep it."""
+        return self._reported("unlock", lambda report, header: self._hand_out(report, header, give))
+
+    def _reported(self, command: str, story: Callable[[Report, Header], Report]) -> Report:
         device = self.arguments.device
         report = Report(
             command=command,
@@ -59,46 +70,66 @@ class Proxy(Record):
             verdicts=(),
         )
         try:
-            return story(report.with_(device=block.resolve(device)))
+            report = report.with_(device=block.resolve(device))
+            with load_header(report.device, self.arguments.header) as header:
+                report = report.with_(volume=header.uuid)
+                if self.begin is not None:
+                    self.begin(report)
+                return story(report, header)
         except KeyquorumError as error:
             return report.with_(exit_code=error.exit_code, message=error.message, hint=error.hint)
 
-    def _unlock(self, report: Report) -> Report:
-        with load_header(report.device, self.arguments.header) as header:
-            report = report.with_(volume=header.uuid, name=self.arguments.name or f"keyquorum-{header.uuid}")
-            if cryptsetup.is_active(report.name):
-                return report.with_(outcome="already open", exit_code=0)
-            enrolment = verify_enrolment(header, self.settings.volumes)
-            gathering = Gathering(enrolment, self.context, self._limits())
-            mapping = Mapping(name=report.name, flags=self.arguments.flags, link=self.arguments.link)
-            try:
-                self._gather(gathering, report.name)
-                with rebuild_volume_key(enrolment.volume_set, gathering.shares) as volume_key:
-                    gathering.close()
-                    open_volume(header, enrolment.volume_set, volume_key, mapping)
-                    measure(enrolment.volume_set, volume_key, mapping, self.settings.tpm_device, self.warn)
-            except KeyquorumError as error:
-                return _failed(report, gathering, error)
-            finally:
-                gathering.close()
-            return report.with_(outcome="opened", exit_code=0, verdicts=gathering.verdicts)
+    def _unlock(self, report: Report, header: Header) -> Report:
+        report = report.with_(name=self.arguments.name or f"keyquorum-{header.uuid}")
+        if cryptsetup.is_active(report.name):
+            return report.with_(outcome="already open", exit_code=0)
+        enrolment = verify_enrolment(header, self.settings.volumes)
+        mapping = Mapping(name=report.name, flags=self.arguments.flags, link=self.arguments.link)
 
-    def _check(self, report: Report) -> Report:
-        with load_header(report.device, self.arguments.header) as header:
-            report = report.with_(volume=header.uuid)
-            enrolment = verify_enrolment(header, self.settings.volumes)
-            gathering = Gathering(enrolment, self.context, self._limits().with_(everyone=True))
-            try:
-                gathering.ask_unattended()
-                if self.arguments.prompt:
-                    gathering.ask_person()
-                with rebuild_volume_key(enrolment.volume_set, gathering.shares) as volume_key:
-                    header.verify(volume_key)
-            except KeyquorumError as error:
-                return _failed(report, gathering, error)
-            finally:
+        def use(gathering: Gathering) -> None:
+            with rebuild_volume_key(enrolment.volume_set, gathering.shares) as volume_key:
                 gathering.close()
-            return report.with_(outcome="quorum", exit_code=0, verdicts=gathering.verdicts)
+                open_volume(header, enrolment.volume_set, volume_key, mapping)
+                measure(enrolment.volume_set, volume_key, mapping, self.settings.tpm_device, self.warn)
+
+        return self._gathered(report, enrolment, use, "opened")
+
+    def _hand_out(self, report: Report, header: Header, give: Callable[[Secret], None]) -> Report:
+        enrolment = verify_enrolment(header, self.settings.volumes)
+
+        def use(gathering: Gathering) -> None:
+            with rebuild_passphrase(enrolment.volume_set, gathering.shares) as passphrase:
+                gathering.close()
+                give(passphrase)
+
+        return self._gathered(report, enrolment, use, HANDED_OUT)
+
+    def _gathered(self, report: Report, enrolment: Enrolment, use: Callable[[Gathering], None], outcome: str) -> Report:
+        """Gather, and hand what was gathered to `use`."""
+        gathering = Gathering(enrolment, self.context, self._limits())
+        try:
+            self._gather(gathering, report.name)
+            use(gathering)
+        except KeyquorumError as error:
+            return _failed(report, gathering, error)
+        finally:
+            gathering.close()
+        return report.with_(outcome=outcome, exit_code=0, verdicts=gathering.verdicts)
+
+    def _check(self, report: Report, header: Header) -> Report:
+        enrolment = verify_enrolment(header, self.settings.volumes)
+        gathering = Gathering(enrolment, self.context, self._limits().with_(everyone=True))
+        try:
+            gathering.ask_unattended()
+            if self.arguments.prompt:
+                gathering.ask_person()
+            with rebuild_volume_key(enrolment.volume_set, gathering.shares) as volume_key:
+                header.verify(volume_key)
+        except KeyquorumError as error:
+            return _failed(report, gathering, error)
+        finally:
+            gathering.close()
+        return report.with_(outcome="quorum", exit_code=0, verdicts=gathering.verdicts)
 
     def _limits(self) -> Limits:
         seconds = self.arguments.timeout or self.settings.unlock_timeout

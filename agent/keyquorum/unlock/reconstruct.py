@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from keyquorum.envelope import wrapping
 from keyquorum.envelope.wrapping import WrappedKey
-from keyquorum.errors import QuorumNotReachedError
+from keyquorum.errors import QuorumNotReachedError, UsageError
 from keyquorum.model import tree
 from keyquorum.model.volume_set import DIRECT
 from keyquorum.secret import KeyEncryptionKey, VolumeKey
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from keyquorum.model.volume_set import VolumeSet
-    from keyquorum.secret import Share
+    from keyquorum.secret import Secret, Share
 
 
 def rebuild_volume_key(volume_set: VolumeSet, shares: Mapping[int, Share]) -> VolumeKey:
@@ -31,6 +31,20 @@ def rebuild_volume_key(volume_set: VolumeSet, shares: Mapping[int, Share]) -> Vo
     wrapped = WrappedKey(nonce=volume_set.nonce, ciphertext=volume_set.wrapped)
     with KeyEncryptionKey.from_integer(secret, volume_set.secret_size) as kek:
         return wrapping.unwrap(kek, wrapped, volume_set.binding())
+
+
+def rebuild_passphrase(volume_set: VolumeSet, shares: Mapping[int, Share]) -> Secret:
+    """Return the passphrase of the keyslot that --with-keyslot added (docs/daemon.md §5).
+
+    Raises `QuorumNotReachedError`, or `UsageError` when the volume has no such keyslot.
+    """
+    if volume_set.keyslot < 0:
+        raise UsageError(
+            "the volume was enrolled without --with-keyslot, so no passphrase follows from its fragments",
+            "give the option x-keyquorum in crypttab instead of the key socket",
+        )
+    with KeyEncryptionKey.from_integer(_combine(volume_set, shares), volume_set.secret_size) as kek:
+        return wrapping.keyslot_passphrase(kek)
 
 
 def _combine(volume_set: VolumeSet, shares: Mapping[int, Share]) -> int:
