@@ -16,7 +16,7 @@ from keyquorum.cli import policy as policies
 from keyquorum.cli import shell
 from keyquorum.cli.enroll import add_enrolment, enrol_volume, explain_policy, finish
 from keyquorum.errors import UsageError
-from keyquorum.linux import block, luks_admin
+from keyquorum.linux import block, fragment_disk, luks_admin, private_header
 from keyquorum.linux.volume_lock import exclusive
 from keyquorum.model import placement
 from keyquorum.native import sodium
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from keyquorum.linux.cryptsetup import Header
 
 SUMMARY = "make a new LUKS2 volume under a quorum"
-_LUKS_MAGIC = b"LUKS\xba\xbe"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -51,7 +50,7 @@ def run(arguments: Namespace) -> int:
     placement.refuse(policy, arguments.policy)
     machine = shell.machine(arguments)
     device = block.resolve(arguments.device)
-    _refuse_luks(device)
+    _refuse_valuable(device)
     explain_policy(policy)
     if not arguments.yes:
         shell.confirm(f"Everything on {device} will be lost.")
@@ -66,17 +65,20 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _refuse_luks(device: str) -> None:
-    """A LUKS volume is never formatted by accident, not even with --yes."""
+def _refuse_valuable(device: str) -> None:
+    """A LUKS volume or a fragment disk is never formatted by accident, not even with --yes."""
     try:
-        with open(device, "rb") as file:
-            magic = file.read(6)
+        luks = private_header.holds_luks(device)
     except OSError as error:
         raise UsageError(f"{device} cannot be opened: {os.strerror(error.errno or 0)}") from None
-    if magic == _LUKS_MAGIC:
+    if luks:
         raise UsageError(
             f"{device} is a LUKS volume already",
             f"enrol it instead (keyquorum enroll {device}), or wipe it first: cryptsetup erase, wipefs -a",
+        )
+    if fragment_disk.identify(device) is not None:
+        raise UsageError(
+            f"{device} is a fragment disk", f"see whose fragments it holds: keyquorum holder list-disk {device}"
         )
 
 

@@ -70,6 +70,7 @@ def run(arguments: Namespace) -> int:
     machine = shell.machine(arguments)
     device = block.resolve(arguments.device)
     with luks_admin.open_header(device, arguments.header) as header, exclusive(header.uuid):
+        header.load()  # again: another process may have changed it before the lock was ours
         preconditions.check_header(header)
         placement.refuse(policy, arguments.policy)
         explain_policy(policy)

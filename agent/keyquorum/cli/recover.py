@@ -18,6 +18,7 @@ from keyquorum.cli import shell
 from keyquorum.errors import UsageError
 from keyquorum.linux import block, cryptsetup, luks_admin
 from keyquorum.linux.private_header import copy_header
+from keyquorum.linux.volume_lock import exclusive
 from keyquorum.unlock.gather import Context, Gathering, Limits
 from keyquorum.unlock.open_volume import Mapping, open_volume
 from keyquorum.unlock.reconstruct import rebuild_volume_key
@@ -86,5 +87,6 @@ def _add_passphrase(arguments: Namespace, machine: Machine, device: str, volume_
         passphrase = shell.read_key_file(arguments.new_key_file)
     else:
         passphrase = machine.answers.ask_new("volume", f"a new passphrase for {device}")
-    with passphrase, luks_admin.open_header(device, arguments.header) as header:
+    with passphrase, luks_admin.open_header(device, arguments.header) as header, exclusive(header.uuid):
+        header.load()  # again: another process may have changed it before the lock was ours
         luks_admin.add_keyslot(header, volume_key, passphrase, cheap=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from keyquorum import speech
 from keyquorum.cli import shell
-from keyquorum.enroll.unenroll import other_keyslots, unenroll
+from keyquorum.enroll.unenroll import find_enrolment, other_keyslots, unenroll
 from keyquorum.errors import UsageError
 from keyquorum.linux import block, boot_image, luks_admin
 from keyquorum.linux.volume_lock import exclusive
@@ -40,7 +40,9 @@ def run(arguments: Namespace) -> int:
     machine = shell.machine(arguments)
     device = block.resolve(arguments.device)
     with luks_admin.open_header(device, arguments.header) as header, exclusive(header.uuid):
-        if not other_keyslots(header) and not arguments.lose_access:
+        header.load()  # again: another process may have changed it before the lock was ours
+        found = find_enrolment(machine, header)
+        if not other_keyslots(header, found) and not arguments.lose_access:
             raise UsageError(
                 f"no keyslot of {device} would open it afterwards",
                 f"add a passphrase first: keyquorum recover {device} --add-passphrase",
@@ -48,7 +50,7 @@ def run(arguments: Namespace) -> int:
         if not arguments.yes:
             shell.confirm(f"Take {device} out of its quorum?")
         volume = header.uuid
-        unenroll(machine, header)
+        unenroll(machine, header, found)
     if boot_image.opens_at_boot(volume) and not arguments.no_boot_image:
         speech.note("rebuilding the initramfs")
         boot_image.rebuild()

@@ -8,42 +8,73 @@ from keyquorum.errors import KeyquorumError, UsageError
 from keyquorum.linux import atomic_file, luks_admin
 from keyquorum.model import header as headers
 from keyquorum.model import token as tokens
+from keyquorum.record import Record
 from keyquorum.unlock.verified_set import anchor_path, verify_enrolment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyquorum.enroll.request import Machine
     from keyquorum.linux.cryptsetup import Header
+    from keyquorum.model.volume_set import VolumeSet
 
 
-def other_keyslots(header: Header) -> list[str]:
-    """Return the keyslots by which the volume still opens without keyquorum."""
-    metadata = header.metadata()
-    found = tokens.find(headers.tokens(metadata))
-    ours = set(found[1].get("keyslots") or ()) if found else set()
-    return [number for number in headers.keyslots(metadata) if number not in ours]
+class Found(Record):
+    """What is enrolled on a header: the token's number, and the set if it verifies.
 
-
-def unenroll(machine: Machine, header: Header) -> None:
-    """Remove token, keyslot, anchor and fragments, in the order in which a power cut does least harm.
-
-    The token goes first: from then on the volume opens by its passphrases only, and what is left is waste. Raises
-    `UsageError` when the volume is not enrolled.
+    `listed` are the keyslots that the token claims. The token is not signed, and its keyslots may be anybody's.
     """
+
+    number: int
+    listed: frozenset[str]
+    volume_set: VolumeSet | None
+    problem: str
+
+    @property
+    def keyslot(self) -> int:
+        """The keyslot that --with-keyslot added: token and signed set must agree on it; -1 for none.
+
+        Whoever removes the keyslot by other means also removes it from the token, and then its number may be taken.
+        """
+        if self.volume_set is None or str(self.volume_set.keyslot) not in self.listed:
+            return -1
+        return self.volume_set.keyslot
+
+
+def find_enrolment(machine: Machine, header: Header) -> Found:
+    """Return what is to be taken out; raises `UsageError` when the volume is not enrolled."""
     found = tokens.find(headers.tokens(header.metadata()))
     if found is None:
         raise UsageError(f"{header.data_path} is not enrolled")
-    number, table = found
+    volume_set, problem = None, ""
     try:
         volume_set = verify_enrolment(header, machine.settings.volumes).volume_set
     except KeyquorumError as error:
-        machine.warn(f"its fragments are left where they are: {error.message}")
-        volume_set = None
+        problem = error.message
+    listed = frozenset(str(keyslot) for keyslot in found[1].get("keyslots") or ())
+    return Found(number=found[0], listed=listed, volume_set=volume_set, problem=problem)
+
+
+def other_keyslots(header: Header, found: Found) -> list[str]:
+    """Return the keyslots by which the volume still opens without keyquorum."""
+    ours = found.listed if found.volume_set is None else {str(found.keyslot)}
+    return [number for number in headers.keyslots(header.metadata()) if number not in ours]
+
+
+def unenroll(machine: Machine, header: Header, found: Found) -> None:
+    """Remove token, keyslot, fragments and anchor, in the order in which a power cut does least harm.
+
+    The token goes first: from then on the volume opens by its passphrases only, and what is left is waste.
+    """
+    keyslot = found.keyslot
+    if found.volume_set is None:
+        kept = "its fragments and keyslots are" if found.listed else "its fragments are"
+        machine.warn(f"{kept} left where they are: {found.problem}")
     machine.tell("removing the LUKS2 token")
-    luks_admin.remove_token(header, number)
-    for keyslot in table.get("keyslots") or ():
+    luks_admin.remove_token(header, found.number)
+    if keyslot >= 0:
         machine.tell(f"removing keyslot {keyslot}")
-        luks_admin.remove_keyslot(header, int(keyslot))
-    if volume_set is not None:
-        seal.erase_fragments(machine, volume_set, {placement.index for placement in volume_set.placements})
+        luks_admin.remove_keyslot(header, keyslot)
+    if found.volume_set is not None:
+        indexes = {placement.index for placement in found.volume_set.placements}
+        seal.erase_fragments(machine, found.volume_set, indexes)
     atomic_file.remove(anchor_path(header.uuid, machine.settings.volumes))

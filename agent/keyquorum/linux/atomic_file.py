@@ -33,6 +33,18 @@ def write(path: str, data: bytes, mode: int = 0o600) -> None:
         raise KeyquorumError(f"{path} cannot be written: {error.strerror}") from None
 
 
+def read(path: str, most: int) -> bytes:
+    """Return the content of a file of at most `most` bytes; b"" when it is missing or larger."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise KeyquorumError(f"{path} cannot be read: {error.strerror}") from None
+    return data if len(data) <= most else b""
+
+
 def remove(path: str) -> None:
     """Remove a file; a missing one is no error."""
     try:

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from keyquorum.errors import KeyquorumError, UsageError
+from keyquorum.errors import HolderError, KeyquorumError, UsageError
 from keyquorum.linux import fragment_disk, run
 from keyquorum.linux.block import sysfs_directory
 from keyquorum.model.fragment_disk import DISK_SIZE, PARTITION_TYPE, SLOTS
@@ -44,6 +44,8 @@ def refuse_unsuitable(device: str, *, force: bool) -> None:
         size = os.lseek(descriptor, 0, os.SEEK_END)
         start = os.pread(descriptor, _FIRST, 0)
         held = fragment_disk.read_headers(descriptor)
+    except OSError as error:
+        raise KeyquorumError(f"{device} cannot be read: {error.strerror}") from None
     finally:
         os.close(descriptor)
     needed = DISK_SIZE + 2 * _FIRST if _is_whole_disk(device) else DISK_SIZE
@@ -59,9 +61,12 @@ def _refuse_fragments(device: str, *, held: bool, force: bool) -> None:
     paths = [device] if held else []
     if _is_whole_disk(device):
         paths += [path for path in partitions(device) if fragment_disk.identify(path) is not None]
-    for path in paths:
-        entries = fragment_disk.read(path)[1]
-        if entries and not force:
+    for path in paths if not force else ():
+        try:
+            entries = fragment_disk.read(path)[1]
+        except HolderError:
+            raise UsageError(f"{path} is a fragment disk, but damaged", "if nothing on it is needed: --force") from None
+        if entries:
             raise UsageError(
                 f"{path} is a fragment disk and holds {len(entries)} fragments",
                 f"see them: keyquorum holder list-disk {path}; if none is needed: --force",

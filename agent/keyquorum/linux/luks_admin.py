@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import stat
+import sys
 
 from keyquorum.errors import KeyquorumError, UsageError
 from keyquorum.linux import cryptsetup
 from keyquorum.linux.cryptsetup import Header
+from keyquorum.linux.private_header import copy_header
 from keyquorum.native.library import ADDRESS, INT, SIZE, TEXT, function, load
 from keyquorum.secret import Secret, VolumeKey
 
@@ -33,6 +37,7 @@ _METADATA_SIZE = 64 * 1024  # for volumes made here: room for many fragments, a 
 _KEYSLOTS_SIZE = (16 << 20) - 2 * _METADATA_SIZE
 NEW_KEY_SIZE = 64
 _BINARY_HEADER = 4096
+_BLKROGET = 0x125E
 
 
 class _Pbkdf(ctypes.Structure):
@@ -68,14 +73,19 @@ _CHEAP = _Pbkdf(b"pbkdf2", b"sha256", 0, 1000, 0, 0, _NO_BENCHMARK)
 
 
 def open_header(device: str, header_device: str = "") -> Header:
-    """Load the header itself, for writing."""
+    """Load the header itself, for writing, after a private copy of it was found to be one (`copy_header` raises)."""
     path = header_device or device
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _refuse_read_only(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
             raise KeyquorumError(f"{path} is read-only", "make it writable, then try again") from None
         raise UsageError(f"{path} cannot be opened: {error.strerror}") from None
+    copy_header(device, header_device).close()
     header = Header(path, device)
     try:
         header.load()
@@ -85,14 +95,19 @@ def open_header(device: str, header_device: str = "") -> Header:
     return header
 
 
+def _refuse_read_only(descriptor: int) -> None:
+    """Raise OSError for a block device that is read-only: the kernel lets root open it for writing all the same."""
+    if stat.S_ISBLK(os.fstat(descriptor).st_mode):
+        answer = fcntl.ioctl(descriptor, _BLKROGET, bytes(4))
+        if int.from_bytes(answer, sys.byteorder):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 def set_token(header: Header, token: bytes, number: int = ANY) -> int:
     """Write a token; libcryptsetup replaces one header copy after the other, so a power cut leaves one intact."""
     result = int(_token_set(header.handle, number, token))
     if result < 0:
-        hint = (
-            'remove tokens or keyslots nobody uses, take fewer holders, or kem = "x25519" in the policy\'s [fragments]'
-        )
-        raise header.failure(f"the LUKS2 header has no room for a token of {len(token)} bytes", result, hint)
+        raise header.failure("the LUKS2 token cannot be written", result)
     return result
 
 

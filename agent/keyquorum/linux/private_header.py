@@ -12,7 +12,7 @@ import os
 from keyquorum.errors import KeyquorumError, UsageError
 from keyquorum.linux.cryptsetup import Header
 
-_MAGIC = b"LUKS\xba\xbe"
+_MAGIC, _SECOND_MAGIC = b"LUKS\xba\xbe", b"SKUL\xba\xbe"
 _VERSION = b"\x00\x02"
 _SIZES = tuple(1 << shift for shift in range(14, 23))  # 16 KiB to 4 MiB, for each of the two copies
 _AREA = 2 * _SIZES[-1] + (128 << 20)  # the most a header and its keyslots may span; all but the header is a hole
@@ -51,6 +51,16 @@ def copy_header(device: str, header_device: str = "") -> Header:
     return header
 
 
+def holds_luks(device: str) -> bool:
+    """Say whether a device has a LUKS header of any version, or at least the second copy of one; raises OSError."""
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = [os.pread(descriptor, len(_MAGIC), at) for at in (0, *_SIZES)]
+    finally:
+        os.close(descriptor)
+    return found[0] == _MAGIC or _SECOND_MAGIC in found[1:]
+
+
 class _PrivateHeader(Header):
     """A header whose metadata device is a memfd that lives as long as the context: the library opens it again."""
 
@@ -86,7 +96,7 @@ def _read(source: str) -> bytes:
     finally:
         os.close(descriptor)
     raw = b"".join(pieces)
-    if not intact and not any(raw[at : at + 6] == b"SKUL\xba\xbe" for at in _SIZES):
+    if not intact and not any(raw[at : at + 6] == _SECOND_MAGIC for at in _SIZES):
         raise UsageError(f"{source} is not a LUKS2 volume", "see what it is: blkid " + source)
     return raw
 
