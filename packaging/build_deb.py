@@ -1,26 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the Debian package: `python packaging/build_deb.py` (or `make deb`) writes build/keyquorum_VERSION_amd64.deb.
+"""Builds the Debian package, `keyquorum_VERSION_amd64.deb`: `make deb`, or `python packaging/build_deb.py [DIRECTORY]`.
 
 The package works on Debian 12 and 13. It bundles, from pinned and hashed wheels, what Debian does not have or has too
-old (docs/dependencies.md): `cryptography` and `segno` once, `_cffi_backend` for each Python.
+old (docs/dependencies.md): `cryptography` and `segno` once, `_cffi_backend` for each Python. Equal sources make an
+equal package, byte for byte: every time in it is that of the newest release in CHANGELOG.md.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[0:0] = [str(REPOSITORY / "packaging")]
+
+import bash_completion  # noqa: E402 (needs the path above)
+import debian_texts  # noqa: E402
+import man  # noqa: E402
+
 BUILD = REPOSITORY / "build"
+DEBIAN = REPOSITORY / "packaging/debian"
+LOCK = REPOSITORY / "packaging/bundled.lock"
 ROOT = Path("usr/lib/keyquorum")
+DOC = Path("usr/share/doc/keyquorum")
+CONFFILE = Path("etc/keyquorum/keyquorum.conf")
 PYTHONS = {"cp311": "3.11", "cp313": "3.13"}  # Debian 12, Debian 13
 SHARED = ("cryptography", "segno")  # the same files for every Python
 PER_PYTHON = ("_cffi_backend",)
+BUNDLED = ("cryptography", "segno", "cffi")  # whose licences and lists of parts go along
 PLATFORMS = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LAUNCHERS = {
     Path("usr/bin/keyquorum"): "keyquorum.cli.main",
@@ -28,7 +43,6 @@ LAUNCHERS = {
     ROOT / "keyquorum-boot-image": "keyquorum.initramfs.main",
     ROOT / "keyquorumd": "keyquorum.daemon.main",
 }
-_EPOCH = "1793318400"  # newer files get this time, so that equal sources make an equal package
 # Which source goes where: (folder or file of the repository, place in the package, mode of its files).
 FILES = (
     ("hooks/initramfs-tools/hooks", "usr/share/initramfs-tools/hooks", 0o755),
@@ -36,81 +50,78 @@ FILES = (
     ("systemd/system", "usr/lib/systemd/system", 0o644),
     ("systemd/system-generators", "usr/lib/systemd/system-generators", 0o755),
     ("udev", "usr/lib/udev/rules.d", 0o644),
-    ("packaging/examples", "usr/share/doc/keyquorum/examples", 0o644),
-    ("packaging/completion/bash", "usr/share/bash-completion/completions", 0o644),
-    ("docs", "usr/share/doc/keyquorum", 0o644),
-    ("README.md", "usr/share/doc/keyquorum", 0o644),
-    ("SECURITY.md", "usr/share/doc/keyquorum", 0o644),
-    ("CHANGELOG.md", "usr/share/doc/keyquorum", 0o644),
+    ("packaging/examples", DOC / "examples", 0o644),
+    ("packaging/debian/copyright", DOC, 0o644),
+    ("docs", DOC / "docs", 0o644),
+    ("README.md", DOC, 0o644),
+    ("SECURITY.md", DOC, 0o644),
 )
 
 
-def main() -> None:
-    """Build the package and print its path."""
-    version = _version()
-    tree = BUILD / "deb"
-    shutil.rmtree(tree, ignore_errors=True)
-    _step("downloading the pinned wheels")
-    wheels = {tag: _download(tag, python) for tag, python in PYTHONS.items()}
-    _step("filling the package")
-    _copy_package(tree)
-    for tag, folder in wheels.items():
-        _unpack(folder, tree / ROOT / "vendor", tag)
-    for path, module in LAUNCHERS.items():
-        _launcher(tree / path, module)
-    for source, target, mode in FILES:
-        _copy(REPOSITORY / source, tree / target, mode)
-    _control(tree, version)
-    package = BUILD / f"keyquorum_{version}_amd64.deb"
-    command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(package)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    _step(f"made {package.relative_to(REPOSITORY)} ({package.stat().st_size >> 10} KiB)")
-
-
-def _version() -> str:
-    found = re.search(r'__version__ = "([^"]+)"', (REPOSITORY / "agent/keyquorum/__init__.py").read_text())
-    assert found is not None
-    return found[1]
+def main(output: Path) -> Path:
+    """Build the package and return its path."""
+    version, time = debian_texts.newest_release()
+    output.mkdir(parents=True, exist_ok=True)
+    wheels = {tag: _wheels(tag, python) for tag, python in PYTHONS.items()}
+    with tempfile.TemporaryDirectory(dir=BUILD, prefix="deb-") as directory:
+        tree = Path(directory) / "tree"
+        _step("filling the package")
+        _program(tree, wheels)
+        for source, target, mode in FILES:
+            _copy(REPOSITORY / source, tree / target, mode)
+        _made_files(tree)
+        _control(tree, version)
+        _settle(tree, time)
+        package = output / f"keyquorum_{version}_amd64.deb"
+        finished = Path(directory) / package.name
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": str(time), "DPKG_DEB_THREADS_MAX": "1"}
+        command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(finished)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        finished.replace(package)
+    _step(f"made {package} ({package.stat().st_size >> 10} KiB)")
+    return package
 
 
 def _step(text: str) -> None:
     print(f"deb: {text}", flush=True)
 
 
-def _download(tag: str, python: str) -> Path:
-    """Fetch the wheels of the lock for one Python; pip checks their hashes."""
-    folder = BUILD / "wheels" / tag
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--require-hashes",
-        "--only-binary=:all:",
-    ]
-    command += ["--implementation=cp", f"--python-version={python}", *(f"--platform={p}" for p in PLATFORMS)]
-    subprocess.run([*command, "-d", folder, "-r", REPOSITORY / "packaging/bundled.lock"], check=True)
+def _wheels(tag: str, python: str) -> Path:
+    """Fetch the wheels of the lock for one Python, once for each lock; pip checks their hashes."""
+    folder = BUILD / "wheels" / hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16] / tag
+    if folder.is_dir():
+        return folder
+    _step(f"downloading the pinned wheels for Python {python}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as directory:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
+        command += [*(f"--platform={platform}" for platform in PLATFORMS), "-d", f"{directory}/wheels", "-r", str(LOCK)]
+        subprocess.run(command, check=True)
+        if not folder.is_dir():  # another build may have been faster
+            (Path(directory) / "wheels").rename(folder)
     return folder
 
 
-def _copy_package(tree: Path) -> None:
-    shutil.copytree(
-        REPOSITORY / "agent/keyquorum", tree / ROOT / "keyquorum", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
-    )
+def _program(tree: Path, wheels: dict[str, Path]) -> None:
+    no_bytecode = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(REPOSITORY / "agent/keyquorum", tree / ROOT / "keyquorum", ignore=no_bytecode)
+    for tag, folder in wheels.items():
+        for wheel in sorted(folder.glob("*.whl")):
+            _unpack(wheel, tree / ROOT / "vendor", tag)
+    for path, module in LAUNCHERS.items():
+        _launcher(tree / path, module)
 
 
-def _unpack(wheels: Path, vendor: Path, tag: str) -> None:
-    for wheel in sorted(wheels.glob("*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            for name in archive.namelist():
-                top = name.split("/")[0].split(".")[0]
-                is_licence = ".dist-info/licenses/" in name
-                if top in SHARED or (is_licence and tag == next(iter(PYTHONS))):
-                    archive.extract(name, vendor / "any")
-                elif top in PER_PYTHON:
-                    archive.extract(name, vendor / tag)
+def _unpack(wheel: Path, vendor: Path, tag: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            top = name.split("/")[0].split(".")[0]
+            about = re.match(r"([^/-]+)-[^/]+\.dist-info/(licenses|sboms)/", name)
+            if top in SHARED or (about and about[1] in BUNDLED):
+                archive.extract(name, vendor / "any")
+            elif top in PER_PYTHON:
+                archive.extract(name, vendor / tag)
 
 
 def _launcher(path: Path, module: str) -> None:
@@ -141,23 +152,57 @@ def _copy(source: Path, target: Path, mode: int) -> None:
         place.chmod(mode)
 
 
+def _made_files(tree: Path) -> None:
+    """Write what is made from other sources: manual pages, completion, changelog, default settings."""
+    for name, text in man.pages().items():
+        _write(tree / f"usr/share/man/man{name[-1]}/{name}.gz", _gzip(text))
+    _write(tree / "usr/share/bash-completion/completions/keyquorum", bash_completion.script().encode())
+    maintainer = re.search(r"(?m)^Maintainer: (.*)$", (DEBIAN / "control").read_text())
+    assert maintainer is not None
+    _write(tree / DOC / "changelog.gz", _gzip(debian_texts.changelog("keyquorum", maintainer[1])))
+    _write(tree / CONFFILE, debian_texts.settings_file().encode())
+    shutil.copyfile(DEBIAN / "lintian-overrides", _parent(tree / "usr/share/lintian/overrides/keyquorum"))
+
+
+def _gzip(text: str) -> bytes:
+    return gzip.compress(text.encode(), 9, mtime=0)
+
+
+def _write(path: Path, content: bytes) -> None:
+    _parent(path).write_bytes(content)
+
+
+def _parent(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def _control(tree: Path, version: str) -> None:
     folder = tree / "DEBIAN"
+    files = sorted(path for path in tree.rglob("*") if path.is_file())
     folder.mkdir()
-    size = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file()) >> 10
-    control = (REPOSITORY / "packaging/debian/control").read_text()
-    (folder / "control").write_text(control.format(version=version, size=size))
-    for name in ("postinst", "prerm", "postrm", "triggers", "conffiles"):
-        script = REPOSITORY / "packaging/debian" / name
-        if script.exists():
-            shutil.copyfile(script, folder / name)
-            (folder / name).chmod(0o644 if name in {"triggers", "conffiles"} else 0o755)
+    size = sum((path.stat().st_size + 1023) >> 10 for path in files)
+    (folder / "control").write_text((DEBIAN / "control").read_text().format(version=version, size=size))
+    (folder / "conffiles").write_text(f"/{CONFFILE}\n")
+    sums = [f"{_md5(path)}  {path.relative_to(tree)}\n" for path in files if path != tree / CONFFILE]
+    (folder / "md5sums").write_text("".join(sums))
+    shutil.copyfile(DEBIAN / "triggers", folder / "triggers")
+    for name in ("postinst", "prerm", "postrm"):
+        shutil.copyfile(DEBIAN / name, folder / name)
+        (folder / name).chmod(0o755)
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _settle(tree: Path, time: int) -> None:
+    """Give every file and directory the same time, whatever the clock and the umask were."""
     for path in [tree, *tree.rglob("*")]:
-        if path.is_dir():
-            path.chmod(0o755)
+        executable = path.is_dir() or path.stat().st_mode & 0o100
+        path.chmod(0o755 if executable else 0o644)
+        os.utime(path, (time, time))
 
 
 if __name__ == "__main__":
-    os.umask(0o022)
-    os.environ.setdefault("SOURCE_DATE_EPOCH", _EPOCH)
-    main()
+    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else BUILD)
