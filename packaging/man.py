@@ -3,7 +3,7 @@
 
 Sources are packaging/man/NAME.SECTION.md. A line in them of two braces around a directive is replaced by what the
 directive names: `verb WORDS` and `options WORDS` of docs/cli.md, `settings` of the settings table, `section PAGE N` of
-another page. So nothing that the program or a specification says is written down twice.
+another page, `text PAGE N` for the same without its heading. So nothing is written down twice.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def _replace(directive: re.Match[str]) -> str:
     name, words = directive["name"], directive["words"] or ""
     if name == "settings":
         return "\n".join(_settings())
-    if name == "section":
-        return _section(*words.split(" ", 1))
+    if name in {"section", "text"}:
+        heading, _, text = _section(*words.split(" ", 1)).partition("\n")
+        return text if name == "text" else f"{heading}\n{text}"
     if name in {"verb", "options"}:
         verb = command_line.verbs()[words]
         return "\n".join(_verb(verb) if name == "verb" else _options(verb))

@@ -15,7 +15,8 @@ _INLINE = re.compile(
 )
 _HYPHEN = re.compile(r"(?<![\w])-|-(?![\w])")
 _WIDEST = 24  # columns of text that a table's column other than the last may take
-_WORDY = 4  # tables of so many columns are shown as definition lists
+_LONGEST = 40  # a word of that length in such a column, or
+_MANY = 4  # so many columns, and the table is shown as a definition list
 
 
 class Heading(NamedTuple):
@@ -120,7 +121,8 @@ class _Page:
 
     def _table(self, rows: list[list[str]]) -> None:
         head, body = rows[0], rows[2:]
-        if len(head) >= _WORDY:
+        words = [word for row in body for cell in row[:-1] for word in cell.split()]
+        if len(head) >= _MANY or max(map(len, words)) > _LONGEST:
             self._definitions(head, body)
             return
         self.has_table = True
@@ -136,7 +138,7 @@ class _Page:
 
     def _definitions(self, head: list[str], body: list[list[str]]) -> None:
         """Show a wide table row by row: its first one or two cells, then the last, then what is between."""
-        leading = 1 if len(head) == _WORDY else 2
+        leading = 2 if len(head) > _MANY else 1
         above = ""
         for row in body:
             above = row[0] or above
