@@ -39,6 +39,7 @@ ACTIVATE_SUBMIT_FROM_CRYPT_CPUS = 1 << 7
 _ACTIVATE_KEYRING_KEY = 1 << 11
 ACTIVATE_NO_READ_WORKQUEUE = 1 << 24
 ACTIVATE_NO_WRITE_WORKQUEUE = 1 << 25
+_UUID_LETTERS, _UUID_SIZE = frozenset("0123456789abcdefABCDEF-"), 36
 _ACTIVE, _BUSY = 2, 3  # crypt_status_info
 
 
@@ -80,6 +81,8 @@ class Header:
         if result < 0:
             said = self.failure("", result).message.lstrip(": ")
             raise TamperingError("LUKS2 header", "", f"of {self.data_path} cannot be read ({said})")
+        if not _UUID_LETTERS.issuperset(self.uuid) or len(self.uuid) != _UUID_SIZE:  # files are named after it
+            raise TamperingError("LUKS2 header", "uuid", "is not a UUID")
 
     @property
     def uuid(self) -> str:
