@@ -8,6 +8,7 @@ import fcntl
 import os
 
 from keyquorum.errors import KeyquorumError, RefusedError, TamperingError, TryAgainError, UnavailableError
+from keyquorum.linux.disk_reader import DiskReader
 from keyquorum.model import fragment_disk as disk_format
 from keyquorum.model.fragment_disk import Entry, SlotHeader
 
@@ -15,15 +16,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Read = Callable[[int, int, int], bytes]  # descriptor, size, offset, as os.pread
+
 NO_DISK = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM})
 
 
-def read_headers(descriptor: int) -> list[tuple[int, SlotHeader]]:
+def read_headers(descriptor: int, read: Read = os.pread) -> list[tuple[int, SlotHeader]]:
     """Return the intact slots as (offset, header), newest first; raises OSError when the disk reads nowhere."""
     found, failure = [], None
     for offset in disk_format.SLOTS:
         try:
-            header = disk_format.parse_header(os.pread(descriptor, disk_format.HEADER_SIZE, offset))
+            header = disk_format.parse_header(read(descriptor, disk_format.HEADER_SIZE, offset))
         except OSError as error:  # a bad sector in one slot hides no fragment in the other
             failure = error
             continue
@@ -37,15 +40,10 @@ def read_headers(descriptor: int) -> list[tuple[int, SlotHeader]]:
 def identify(path: str) -> bytes | None:
     """Return the disk id of the fragment disk at `path`, or None when it is none or cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with DiskReader(path) as disk:
+            slots = read_headers(disk.descriptor, disk.pread)
     except OSError:
         return None
-    try:
-        slots = read_headers(descriptor)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
     return slots[0][1].disk_id if slots else None
 
 
@@ -56,26 +54,25 @@ def read(path: str, disk_id: bytes | None = None) -> tuple[SlotHeader, tuple[Ent
     disk `disk_id`.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return _newest(descriptor, path, disk_id)
-        finally:
-            os.close(descriptor)
+        with DiskReader(path) as disk:
+            return _newest(disk.descriptor, path, disk_id, disk.pread)
     except OSError as error:
         if error.errno in NO_DISK:
             raise UnavailableError(f"{path} is not there") from None
         raise UnavailableError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _newest(descriptor: int, path: str, disk_id: bytes | None) -> tuple[SlotHeader, tuple[Entry, ...]]:
-    slots = read_headers(descriptor)
+def _newest(
+    descriptor: int, path: str, disk_id: bytes | None, read: Read = os.pread
+) -> tuple[SlotHeader, tuple[Entry, ...]]:
+    slots = read_headers(descriptor, read)
     problem = "holds no intact slot"
     for offset, header in slots:
         if disk_id is not None and header.disk_id != disk_id:
             problem = f"is fragment disk {show_id(header.disk_id)}, not {show_id(disk_id)}"
             continue
         try:
-            data = os.pread(descriptor, header.length, offset + disk_format.HEADER_SIZE)
+            data = read(descriptor, header.length, offset + disk_format.HEADER_SIZE)
             return header, disk_format.parse_catalogue(data, header)
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"

@@ -14,6 +14,7 @@ _LONG = ctypes.c_long
 _syscall = _LIBC.syscall
 _syscall.restype = _LONG
 _mmap = function(_LIBC, "mmap", ADDRESS, ADDRESS, SIZE, INT, INT, INT, _LONG)
+_munmap = function(_LIBC, "munmap", INT, ADDRESS, SIZE)
 _mlock = function(_LIBC, "mlock", INT, ADDRESS, SIZE)
 _madvise = function(_LIBC, "madvise", INT, ADDRESS, SIZE, INT)
 _prctl = function(_LIBC, "prctl", INT, INT, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
@@ -50,23 +51,40 @@ def map_secret_memory(size: int) -> int:
     descriptor = system_call(_SYS_MEMFD_SECRET, INT(os.O_CLOEXEC))
     try:
         os.ftruncate(descriptor, size)
-        address = _mmap(None, size, _PROT_READ_WRITE, _MAP_SHARED, descriptor, 0)
-        if address == _FAILED:
-            raise last_error()
-        return int(address)
+        return map_descriptor(descriptor, size, 0)
     finally:
         os.close(descriptor)
 
 
 def map_locked_memory(size: int) -> tuple[int, bool]:
     """Map `size` bytes kept out of swap, core dumps and children; also say whether the lock was granted."""
-    address = _mmap(None, size, _PROT_READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS, -1, 0)
-    if address == _FAILED:
-        raise last_error()
+    address = map_memory(size)
     locked = _mlock(address, size) == 0
     _madvise(address, size, _MADV_DONTDUMP)
     _madvise(address, size, _MADV_DONTFORK)
-    return int(address), locked
+    return address, locked
+
+
+def map_memory(size: int) -> int:
+    """Map `size` bytes of ordinary memory, all zero; return their address. Raises OSError."""
+    return _mapped(size, _MAP_PRIVATE | _MAP_ANONYMOUS, -1, 0)
+
+
+def map_descriptor(descriptor: int, size: int, offset: int) -> int:
+    """Map what a descriptor shares; return its address. Raises OSError."""
+    return _mapped(size, _MAP_SHARED, descriptor, offset)
+
+
+def _mapped(size: int, flags: int, descriptor: int, offset: int) -> int:
+    address = _mmap(None, size, _PROT_READ_WRITE, flags, descriptor, offset)
+    if address == _FAILED:
+        raise last_error()
+    return int(address)
+
+
+def unmap(address: int, size: int) -> None:
+    """Give a mapping back."""
+    _munmap(address, size)
 
 
 def forbid_dumps() -> None:
