@@ -114,3 +114,25 @@ def test_units_refer_to_pages_that_exist(unit: Path) -> None:
     references = re.findall(r"man:([^ \n]+)", unit.read_text(encoding="utf-8"))
     assert references
     assert set(references) <= ours | OTHERS
+
+
+def test_backslashes_dots_and_hyphens_survive(tmp_path: Path) -> None:
+    """What a person copies from a page must be what works."""
+    source = tmp_path / "x.8.md"
+    source.write_text(
+        "## NAME\n\nx - y\n\n## T\n\nthe name `\\0A-B` and --long\n.dot first\n\n```\n.TH\n'x\na\\nb --c\n```\n"
+    )
+    program = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY / 'packaging')!r}); import roff; from pathlib import Path;"
+    )
+    program += (
+        "print(roff.page(Path(sys.argv[1]).read_text(), roff.Heading('x', '8', '2026-01-01', 'x 1', 'm')), end='')"
+    )
+    command = [sys.executable, "-c", program, str(source)]
+    page = tmp_path / "x.8"
+    page.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+    text, complaints = shown(page)
+    assert complaints == ""
+    assert "the name \\0A-B and --long .dot first" in text
+    assert [line.strip() for line in text.splitlines() if line.startswith(" " * 11)] == [".TH", "'x", "a\\nb --c"]
+    assert "\\-\\-c" in page.read_text()
