@@ -15,6 +15,7 @@ _PROPERTIES = (
     "ExecMainStartTimestampMonotonic",
     "ExecMainExitTimestampMonotonic",
     "ExecMainStatus",
+    "MainPID",
 )
 _LIMITS = run.Limits(seconds=30.0)
 _MICROSECONDS = 1e6
@@ -51,6 +52,7 @@ def _unit(fields: dict[str, str]) -> Unit:
         started=_number(fields.get("ExecMainStartTimestampMonotonic", "")) / _MICROSECONDS,
         ended=_number(fields.get("ExecMainExitTimestampMonotonic", "")) / _MICROSECONDS,
         status=_number(fields.get("ExecMainStatus", "")),
+        pid=_number(fields.get("MainPID", "")),
     )
 
 
@@ -64,8 +66,11 @@ def start_unlock(instance: str) -> None:
 
 
 def restart_prompt(instance: str) -> None:
-    """Have systemd-cryptsetup look again: its question is withdrawn, and it finds the volume open."""
-    _systemctl("restart", "--no-block", f"{_PROMPT}{instance}{_SUFFIX}")
+    """Have systemd-cryptsetup look again: its question is withdrawn, and it finds the volume open.
+
+    Dependencies are ignored: otherwise what somebody has mounted from the volume meanwhile would be unmounted.
+    """
+    _systemctl("restart", "--no-block", "--job-mode=ignore-dependencies", f"{_PROMPT}{instance}{_SUFFIX}")
 
 
 def start_prompt(instance: str) -> None:

@@ -23,25 +23,28 @@ _HOPELESS = (UsageError.exit_code, TamperingError.exit_code)
 
 
 class Unit(Record):
-    """How systemd says a unit stands. `started` and `ended` are of its main process, `status` is its exit status."""
+    """How systemd says a unit stands. `pid`, `started`, `ended` and the exit `status` are of its main process."""
 
     active: str = "inactive"
     sub: str = "dead"
     started: float = 0.0
     ended: float = 0.0
     status: int = 0
+    pid: int = 0
 
 
 class Volume(Record):
     """The two units of one volume: our attempt, and systemd-cryptsetup with its prompt.
 
-    `instance` is the name as unit names have it. `worth_waiting` is false when the last attempt's report says that
-    time alone will not help, or that trying again would use up tries of a PIN.
+    `instance` is the name as unit names have it. `asks` is true while the prompt's process has a question open.
+    `worth_waiting` is false when the last attempt's report says that time alone will not help, or that trying again
+    would use up tries of a PIN.
     """
 
     instance: str
     unlock: Unit
     prompt: Unit
+    asks: bool = False
     worth_waiting: bool = True
 
 
@@ -85,7 +88,7 @@ def decide(volumes: tuple[Volume, ...], memory: Mapping[str, Attempts], now: flo
         opened = _opened_late(volume)
         if opened:
             steps.append(Step(what=opened, instance=volume.instance))
-            due = now + _OTHERS
+            due = now + _OURS
         elif volume.unlock.active == "activating":
             remembered[volume.instance] = past
             due = now + (_OURS if past.count else _OTHERS)
@@ -95,6 +98,8 @@ def decide(volumes: tuple[Volume, ...], memory: Mapping[str, Attempts], now: flo
                 steps.append(Step(what=RETRY if past.device_came else QUIET_RETRY, instance=volume.instance))
                 past, due = Attempts(count=past.count + 1, last=now), now + _OURS
             remembered[volume.instance] = past
+        elif volume.unlock.active == "active" and volume.prompt.active == "activating":
+            due = now + _OTHERS
         else:
             due = NEVER if volume.prompt.active == "active" else now + _UNSETTLED
         look_again = min(look_again, due)
@@ -108,13 +113,14 @@ def _at_prompt(volume: Volume) -> bool:
 def _opened_late(volume: Volume) -> str:
     """Return the step for a volume that was opened while its prompt was up, or after that had failed; "" for others.
 
-    In an ordinary boot the attempt ends before the prompt's process begins, so nothing is restarted for nothing.
+    A prompt is withdrawn only while its question is open: before that, systemd-cryptsetup may be about to see for
+    itself that the volume is open, and restarting it then would close the volume.
     """
     if volume.unlock.active != "active":
         return ""
-    if _at_prompt(volume) and volume.unlock.ended > volume.prompt.started:
+    if _at_prompt(volume) and volume.asks and volume.unlock.ended > volume.prompt.started:
         return WITHDRAW
-    if volume.prompt.active == "failed" and volume.unlock.ended > volume.prompt.ended:
+    if volume.prompt.active == "failed" and volume.unlock.ended > volume.prompt.started:
         return RESUME
     return ""
 

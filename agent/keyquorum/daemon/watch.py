@@ -7,7 +7,7 @@ import os
 import time
 
 from keyquorum import speech
-from keyquorum.daemon import boot_reports, units, waiting
+from keyquorum.daemon import boot_reports, questions, units, waiting
 from keyquorum.errors import KeyquorumError, MalformedError
 from keyquorum.linux import journal, notify
 from keyquorum.model import journal_entry
@@ -47,7 +47,8 @@ class Watch:
     def look(self, *, device_came: bool) -> None:
         """See how the volumes stand and act on it; a failure is told, and is looked at again."""
         try:
-            volumes = tuple(self._with_report(volume) for volume in units.volumes())
+            asking = questions.asking()
+            volumes = tuple(self._known(volume, asking) for volume in units.volumes())
         except KeyquorumError as error:
             self._complain(error)
             self.look_again = time.monotonic() + _AFTER_ERROR
@@ -68,7 +69,9 @@ class Watch:
             self._complained = error.message
             speech.fail(error)
 
-    def _with_report(self, volume: Volume) -> Volume:
+    def _known(self, volume: Volume, asking: frozenset[int]) -> Volume:
+        """Add what systemd does not tell: whether a question is open, and what the last attempt found out."""
+        volume = volume.with_(asks=volume.prompt.pid in asking)
         if not waiting.waits(volume):
             return volume
         try:

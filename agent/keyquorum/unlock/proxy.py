@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from keyquorum.unlock.verified_set import Enrolment
 
 _LOOK_AGAIN = 2.0  # seconds between looks for a holder whose arrival the kernel does not announce
+_TOO_LATE = 1.0  # with fewer seconds left nobody is asked again: no answer would be called silence
 
 
 class Proxy(Record):
@@ -151,7 +152,7 @@ class Proxy(Record):
         try:
             while gathering.missing and (left := end - time.monotonic()) > 0:
                 events.wait(min(left, _LOOK_AGAIN))
-                if cryptsetup.is_active(name):
+                if cryptsetup.is_active(name) or end - time.monotonic() < _TOO_LATE:
                     return
                 gathering.ask_unattended()
         finally:
