@@ -37,7 +37,7 @@ demo: $(VENV)/ready
 
 .PHONY: bench
 bench: $(VENV)/ready
-	@$(IN_VENV) packaging/bench
+	@PYTHONPATH=packaging $(IN_VENV) -m bench
 
 .PHONY: lint
 lint: $(VENV)/ready
