@@ -65,9 +65,19 @@ class NbdServer:
         self._threads: list[threading.Thread] = []
         self.requests = 0
 
-    def disk(self, serial: str, *, bus: Literal["virtio", "scsi"] = "virtio") -> Disk:
-        """The disk as a machine attaches it: what the guest was told is written, the log has."""
-        return Disk(self.path, serial, format="nbd", cache="writethrough", bus=bus, read_only=self._read_only)
+    def disk(
+        self,
+        serial: str,
+        *,
+        bus: Literal["virtio", "scsi"] = "virtio",
+        cache: Literal["writeback", "writethrough"] = "writeback",
+    ) -> Disk:
+        """The disk as a machine attaches it.
+
+        With "writeback", the guest sees a disk with a cache and flushes when it wants to be sure, and the log shows what
+        a power cut could still lose; with "writethrough", every write is marked as forced.
+        """
+        return Disk(self.path, serial, format="nbd", cache=cache, bus=bus, read_only=self._read_only)
 
     @property
     def faults(self) -> Faults:

@@ -12,7 +12,7 @@ import pytest
 from guests.nbd_protocol import EIO, EPERM, FLUSH, FUA, READ, WRITE, exactly
 from guests.nbd_server import Faults, NbdServer
 from guests.places import run_directory, socket_path
-from guests.write_log import Cut, WriteLog, cuts, differing_sectors, replay
+from guests.write_log import Cut, WriteLog, cuts, differing_sectors, replay, unsettled
 
 SIZE = 1 << 20
 
@@ -155,6 +155,22 @@ def test_replay_stops_where_the_power_went(tmp_path: Path, log: WriteLog) -> Non
     assert list(cuts(log)) == [Cut(0), Cut(1, 1), Cut(1), Cut(2, 1), Cut(2), Cut(3, 1), Cut(3)]
     with pytest.raises(ValueError, match="4 writes asked for, 3 recorded"):
         replay(log, bases, str(out), upto=4)
+
+
+def test_what_was_not_flushed_may_be_lost(tmp_path: Path, log: WriteLog) -> None:
+    base = tmp_path / "base"
+    base.write_bytes(b"." * 2048)
+    first = log.wrote("a", 0, b"1" * 512, forced=False)
+    log.wrote("a", 512, b"2" * 512, forced=True)
+    elsewhere = log.wrote("b", 0, b"3" * 512, forced=False)
+    assert unsettled(log, 3) == [first, elsewhere]
+    assert unsettled(log, 1) == [first]
+    log.flushed("a")
+    last = log.wrote("a", 1024, b"4" * 512, forced=False)
+    assert unsettled(log, 3) == [elsewhere]
+    assert unsettled(log, 4) == [elsewhere, last]
+    images = replay(log, {"a": str(base), "b": str(base)}, str(tmp_path), upto=4, lost=[last])
+    assert Path(images["a"]).read_bytes() == b"1" * 512 + b"2" * 512 + b"." * 1024
 
 
 def test_the_socket_goes_with_the_server(tmp_path: Path) -> None:

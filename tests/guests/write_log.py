@@ -8,7 +8,7 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -90,12 +90,18 @@ class WriteLog:
 
 
 def replay(
-    log: WriteLog, bases: Mapping[str, str], directory: str, *, upto: int, torn_sectors: int | None = None
+    log: WriteLog,
+    bases: Mapping[str, str],
+    directory: str,
+    *,
+    upto: int,
+    torn_sectors: int | None = None,
+    lost: Collection[Event] = (),
 ) -> dict[str, str]:
     """The disks after the first `upto` writes over all of them; their paths by the names in the log.
 
     `bases` are the images as they were before the first write. With `torn_sectors`, the last write reached the disk
-    with its first so many 512-byte sectors only.
+    with its first so many 512-byte sectors only. Writes in `lost` (see `unsettled`) never left the disk's cache.
     """
     images = {name: sparse_copy(base, os.path.join(directory, f"{name}.img")) for name, base in bases.items()}
     writes = log.writes
@@ -103,11 +109,32 @@ def replay(
         raise ValueError(f"{upto} writes asked for, {len(writes)} recorded")
     with _opened(images) as files:
         for number, event in enumerate(writes[:upto], start=1):
+            if event in lost:
+                continue
             data = log.data(event)
             if number == upto and torn_sectors is not None:
                 data = data[: torn_sectors * SECTOR]
             os.pwrite(files[event.disk], data, event.offset)
     return images
+
+
+def unsettled(log: WriteLog, upto: int) -> list[Event]:
+    """Of the first `upto` writes, those that a disk with a cache may lose: not forced, and not followed by a flush.
+
+    A flush counts if it came before the next write, over all disks: the power goes right after write number `upto`.
+    """
+    open_writes: list[Event] = []
+    seen = 0
+    for event in log.events:
+        if event.kind == "flush":
+            open_writes = [write for write in open_writes if write.disk != event.disk]
+        elif event.kind == "write":
+            if seen == upto:
+                break
+            seen += 1
+            if not event.forced:
+                open_writes.append(event)
+    return open_writes
 
 
 @dataclass(frozen=True)
