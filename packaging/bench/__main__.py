@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's story: measure each section, print the table, write build/bench/result.json.
+
+Exit status 0 when every target is met, 1 when one is missed, 2 for a usage error. The tests of this repository never
+depend on it: they only check that every row is documented and that the parts work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import arithmetic, boot, running, sizes
+from .table import BOOT, ROWS, RUNNING, SHARING, SIZE, Outcome, lines
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+RESULT = os.path.join(REPOSITORY, "build", "bench", "result.json")
+QUIET = 1.5  # load average of the last minute, above which a figure says more about the neighbours
+_PAUSE = 15.0
+
+Measured = tuple[list[Outcome], dict[str, object]]
+SECTIONS: dict[str, Callable[[argparse.Namespace], Measured]] = {
+    SHARING: lambda options: arithmetic.measure(options.rounds * 5),
+    SIZE: lambda _: sizes.measure(),
+    BOOT: lambda options: boot.measure(options.boots),
+    RUNNING: lambda options: running.measure(options.rounds),
+}
+
+
+def main() -> int:
+    """Run the sections that were asked for."""
+    options = _arguments()
+    if options.rows:
+        print(json.dumps([vars(row) for row in ROWS], indent=2))
+        return 0
+    outcomes: list[Outcome] = []
+    information: dict[str, Any] = {}
+    for name in options.only or SECTIONS:
+        _wait_for_quiet(options.wait)
+        _say(f"{name}: measuring")
+        found, more = SECTIONS[name](options)
+        outcomes += found
+        information[name] = more
+        print("\n".join(lines(found)), flush=True)
+    order = [row.name for row in ROWS]
+    outcomes.sort(key=lambda outcome: order.index(outcome.row.name))
+    _write(outcomes, information)
+    print("\n".join(["", *lines(outcomes)]))
+    missed = [outcome.row.name for outcome in outcomes if not outcome.passed]
+    _say(f"missed: {', '.join(missed)}" if missed else "every target is met")
+    _say(f"all figures: {os.path.relpath(RESULT, REPOSITORY)}; what they mean: docs/benchmarks.md")
+    return 1 if missed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description="Speed and size against the peers, as ratios.")
+    parser.add_argument("--only", action="append", choices=sorted(SECTIONS), help="one section; may be given again")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each opening is measured (default: 7)")
+    parser.add_argument("--boots", type=int, default=5, help="how often each initramfs is booted (default: 5)")
+    parser.add_argument("--wait", type=float, default=600.0, help="wait up to so many seconds for a quiet machine")
+    parser.add_argument("--rows", action="store_true", help="print the rows and targets as JSON, measure nothing")
+    return parser.parse_args()
+
+
+def _wait_for_quiet(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (load := os.getloadavg()[0]) > QUIET and time.monotonic() < end:
+        _say(f"the machine is busy (load {load:.1f}); waiting")
+        time.sleep(_PAUSE)
+
+
+def _write(outcomes: list[Outcome], information: dict[str, Any]) -> None:
+    result = {
+        "version": 1,
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
+        "machine": {
+            "cores": os.cpu_count(),
+            "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
+            "python": platform.python_version(),
+            "guests": "Debian 13, QEMU with TCG, 2 virtual CPUs, 1 GiB",
+            "load": [round(load, 2) for load in os.getloadavg()],
+        },
+        "rows": [outcome.to_json() for outcome in outcomes],
+        "information": information,
+        "passed": all(outcome.passed for outcome in outcomes),
+    }
+    os.makedirs(os.path.dirname(RESULT), exist_ok=True)
+    with open(RESULT, "w", encoding="utf-8") as file:
+        json.dump(result, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of the benchmark: what is compared with what, and the target. docs/benchmarks.md has one line for each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PUBLISHED_GROWTH = 5_846_465  # bytes that clevis (tpm2, tang, sss) added to an initramfs when the target was set
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. The target is the most that the ratio of the medians may be, or what ours itself may be."""
+
+    name: str
+    section: str
+    ours: str
+    peer: str
+    unit: str
+    target: float
+    below: bool = False  # must be less than the target, not just as much
+    absolute: bool = False  # the target is for our own figure
+
+
+RUNNING, BOOT, SIZE, SHARING, SILENT = "running", "boot", "size", "sharing", "silent"
+_CLEVIS = "clevis luks unlock, sss 2 of {tpm2, tang, tang}"
+_CONTROL = "the same with all three holders answering"
+
+ROWS = (
+    Row("unlock-wall", RUNNING, "unlock from 2 of {disk, TPM, disk}", _CLEVIS, "s", 0.2),
+    Row("unlock-cpu", RUNNING, "the same, user and system time", _CLEVIS, "s", 0.2),
+    Row("token-wall", RUNNING, "unlock from TPM and PKCS#11 token of 2 of {disk, TPM, token}", _CLEVIS, "s", 0.2),
+    Row("token-cpu", RUNNING, "the same, user and system time", _CLEVIS, "s", 0.2),
+    Row("processes", RUNNING, "processes of one unlock, itself included", _CLEVIS, "", 1, absolute=True),
+    Row("tpm-wall", RUNNING, "unlock by the TPM alone", "systemd-cryptsetup attach, tpm2 token", "s", 1.5),
+    Row("boot", BOOT, "device seen to root mapped, 2 of {disk, TPM, disk}", "key file in the initramfs", "s", 2.0),
+    Row("growth", SIZE, "what {disk, TPM} adds to an initramfs", "what clevis adds, in this run", "B", 1.0),
+    Row("growth-published", SIZE, "the same", "what clevis added, as published", "B", 1.0),
+    Row("split-3-of-5", SHARING, "split 64 bytes into 3 of 5", "C, constant time, -O3", "µs", 3.0),
+    Row("combine-3-of-5", SHARING, "combine 64 bytes from 3 of 5", "C, constant time, -O3", "µs", 3.0),
+    Row("split-128-of-255", SHARING, "split 64 bytes into 128 of 255", "C, constant time, -O3", "µs", 1.0, below=True),
+    Row("combine-128-of-255", SHARING, "combine from 128 of 255", "C, constant time, -O3", "µs", 1.0, below=True),
+    Row("silent-disk", SILENT, "unlock while the second disk never answers", _CONTROL, "s", 1.1),
+    Row("silent-tpm", SILENT, "unlock while the TPM never answers", _CONTROL, "s", 1.1),
+    Row("absent-disk", SILENT, "unlock while the second disk is not attached", _CONTROL, "s", 1.1),
+    Row("left-behind", SILENT, "processes left after an unlock with a silent holder", _CONTROL, "", 0, absolute=True),
+)
+BY_NAME: Mapping[str, Row] = {row.name: row for row in ROWS}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was measured, in the row's unit."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The figure that ratios are made of."""
+        return statistics.median(self.values)
+
+    def to_json(self) -> dict[str, float]:
+        """Least, middle, most and how many."""
+        return {"min": min(self.values), "median": self.median, "max": max(self.values), "n": len(self.values)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A row with both sides' measurements of one run."""
+
+    row: Row
+    ours: Sample
+    peer: Sample
+
+    @property
+    def ratio(self) -> float | None:
+        """Our median over the peer's; None where the peer's is nothing."""
+        return self.ours.median / self.peer.median if self.peer.median else None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the target is met."""
+        figure = self.ours.median if self.row.absolute else self.ratio
+        if figure is None:
+            return False
+        return figure < self.row.target if self.row.below else figure <= self.row.target
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of result.json."""
+        row = self.row
+        return {
+            "name": row.name,
+            "ours": {"what": row.ours, **self.ours.to_json()},
+            "peer": {"what": row.peer, **self.peer.to_json()},
+            "unit": row.unit,
+            "ratio": self.ratio,
+            "target": row.target,
+            "target_is": ("below" if row.below else "at most") + (", absolute" if row.absolute else ""),
+            "passed": self.passed,
+        }
+
+
+def lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """The table for a terminal."""
+    head = ("row", "ours: median (min - max)", "peer: median (min - max)", "n", "ratio", "target", "")
+    cells = [head, *(_cells(outcome) for outcome in outcomes)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    row = outcome.row
+    target = f"{'<' if row.below else '<='} {row.target:g}{'' if row.absolute else ' x'}"
+    ratio = "-" if outcome.ratio is None else f"{outcome.ratio:.2f} x"
+    count = f"{len(outcome.ours.values)}/{len(outcome.peer.values)}"
+    verdict = "met" if outcome.passed else "MISSED"
+    return row.name, show(outcome.ours, row.unit), show(outcome.peer, row.unit), count, ratio, target, verdict
+
+
+def show(sample: Sample, unit: str) -> str:
+    """A sample in words: `0.31 (0.28 - 0.35) s`."""
+    digits = {"s": 2, "µs": 1}.get(unit, 0)
+    figures = [f"{value:.{digits}f}" for value in (sample.median, min(sample.values), max(sample.values))]
+    return f"{figures[0]} ({figures[1]} - {figures[2]}) {unit}".rstrip()
