@@ -11,12 +11,14 @@ import fcntl
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 
 from guests.places import BUILD
 
 KEPT_PER_NAME = 8
 HASH_LENGTH = 16
+_IDENTITY = "identity"
 
 _held: dict[str, int] = {}  # entry -> descriptor of its lock, shared, for the life of this process
 
@@ -44,6 +46,15 @@ def cached(name: str, recipe: str, make: Callable[[str], None], *, build_dir: st
     return entry
 
 
+def identity(entry: str) -> str:
+    """What tells this entry from another one made by the same recipe at another time, with newer packages, say.
+
+    It belongs into the recipe of whatever is made from the entry.
+    """
+    with open(os.path.join(entry, _IDENTITY), encoding="utf-8") as file:
+        return file.read()
+
+
 def _make(entry: str, recipe: str, make: Callable[[str], None]) -> None:
     """Build beside the final name and rename; what a killed build left behind goes first."""
     unfinished = f"{entry}.unfinished"
@@ -51,8 +62,9 @@ def _make(entry: str, recipe: str, make: Callable[[str], None]) -> None:
     os.mkdir(unfinished)
     try:
         make(unfinished)
-        with open(os.path.join(unfinished, "recipe"), "w", encoding="utf-8") as file:
-            file.write(recipe)
+        for name, text in (("recipe", recipe), (_IDENTITY, uuid.uuid4().hex)):
+            with open(os.path.join(unfinished, name), "w", encoding="utf-8") as file:
+                file.write(text)
         os.rename(unfinished, entry)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -47,7 +47,7 @@ def root_image(tree: Tree, *, build_dir: str = BUILD) -> str:
     def make(entry: str) -> None:
         ext4_image(tree.path, os.path.join(entry, "root.img"))
 
-    return os.path.join(cached("root-image", tree.path, make, build_dir=build_dir), "root.img")
+    return os.path.join(cached("root-image", tree.identity, make, build_dir=build_dir), "root.img")
 
 
 def overlay(base: str, path: str, *, backing_format: str = "raw") -> str:

@@ -36,4 +36,4 @@ def encrypted_image(tree: Tree, *, luks: Luks = TEST_VOLUME, build_dir: str = BU
         luks_image(plain, os.path.join(entry, "root.img"), luks)
         os.unlink(plain)
 
-    return os.path.join(cached("encrypted-image", f"{tree.path} {luks}", make, build_dir=build_dir), "root.img")
+    return os.path.join(cached("encrypted-image", f"{tree.identity} {luks}", make, build_dir=build_dir), "root.img")

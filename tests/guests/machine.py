@@ -11,8 +11,10 @@ Leaving the block is a power cut. Every wait is bounded, and every time-out show
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +28,7 @@ from guests.places import run_directory
 from guests.qmp import Qmp
 from guests.swtpm import RunningTpm, TpmState, tpm_for_machine
 from guests.tools import Companion, companion
+from guests.turns import a_turn
 
 MEBIBYTE = 1 << 20
 MOST_MEMORY = 2048  # MiB; above, RAM is no longer one piece from address 0 on
@@ -33,6 +36,7 @@ BOOT_SECONDS = 300.0  # 30 on an idle machine; others may be at work beside us
 COMMAND_SECONDS = 60.0
 PLUG_SECONDS = 30.0
 OFF_SECONDS = 90.0
+FREEZE_SECONDS = 120.0
 
 
 class Machine:
@@ -55,6 +59,7 @@ class Machine:
         network: Network | None = None,
         clock: str = "utc",
         reboots: bool = False,
+        thaw: str | None = None,
         extra: Sequence[str] = (),
     ) -> None:
         """Describe a machine; nothing starts yet.
@@ -69,6 +74,7 @@ class Machine:
             smbios: values of `-smbios`, such as `type=11,value=…`.
             clock: `-rtc base=`: "utc" or a time like 2031-01-01T00:00:00.
             reboots: a reset starts the machine again, instead of ending it.
+            thaw: go on from a file written by `freeze` instead of booting, on the same hardware and disk contents.
             extra: more words for QEMU.
         """
         if not 0 < memory <= MOST_MEMORY:
@@ -91,8 +97,11 @@ class Machine:
             *(boot if kernel is None else [*boot, "-append", cmdline]),
             *(word for value in smbios for word in ("-smbios", value)),
             *(network.arguments() if network else ["-nic", "none"]),
+            *("-device", "vmgenid,guid=auto"),  # a thawed kernel draws other random numbers than its twins
+            *([] if thaw is None else ["-incoming", f"exec:cat < {shlex.quote(os.path.abspath(thaw))}"]),
             *extra,
         ]
+        self._thawed = thaw is not None
 
     def __enter__(self) -> Self:
         """Power on."""
@@ -113,8 +122,10 @@ class Machine:
 
     def _start(self) -> None:
         keep = self._resources
+        keep.enter_context(a_turn())
         directory = keep.enter_context(run_directory())
         ends = {name: socket.socketpair() for name in ("console", "qmp", "agent")}
+        ours = {name: keep.enter_context(pair[0]) for name, pair in ends.items()}
         theirs = {name: keep.enter_context(pair[1]) for name, pair in ends.items()}
         descriptors = {name: end.fileno() for name, end in theirs.items()}
         argv = [*self._argv, *hardware.firmware(self._variable_store(directory)), *hardware.channels(descriptors)]
@@ -129,11 +140,14 @@ class Machine:
         self._qemu = keep.enter_context(companion(argv, log=log, keep_open=passed))
         for end in theirs.values():
             end.close()
-        self._console = keep.enter_context(contextlib.closing(Console(ends["console"][0], self._qemu_said)))
-        self._qmp = keep.enter_context(contextlib.closing(Qmp(ends["qmp"][0], self._explain)))
-        self._agent = keep.enter_context(contextlib.closing(Agent(ends["agent"][0], self._explain)))
+        self._console = keep.enter_context(contextlib.closing(Console(ours["console"], self._qemu_said)))
+        self._qmp = keep.enter_context(contextlib.closing(Qmp(ours["qmp"], self._explain)))
+        self._agent = keep.enter_context(contextlib.closing(Agent(ours["agent"], self._explain)))
         keep.callback(self._qemu.kill)  # first of all, so that the channels end by themselves
         self._qmp.call("qmp_capabilities", {})
+        if self._thawed:
+            self._qmp.wait_event("RESUME", timeout=FREEZE_SECONDS)
+            self.run(["date", "--utc", "--set", f"@{time.time():.3f}"])
 
     def _variable_store(self, directory: str) -> str | None:
         if not self._ovmf or self._variables is not None:
@@ -252,6 +266,15 @@ class Machine:
             self.qmp("cont")
 
     # Ends.
+
+    def freeze(self, path: str) -> None:
+        """Write the running machine to a file and end it; its disks' images are complete then (see `thaw`)."""
+        self.qmp("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        self.qmp("migrate-set-parameters", max_bandwidth=1 << 40)
+        self.qmp("migrate", uri=f"exec:cat > {shlex.quote(os.path.abspath(path))}")
+        self._qmp.wait_event("MIGRATION", timeout=FREEZE_SECONDS, status="completed")
+        self.qmp("quit")
+        self.wait_off()
 
     def kill(self) -> None:
         """Cut the power now: QEMU gets SIGKILL and does nothing more to any disk."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from guests import recipe
 from guests.agent import AGENT_FILES
-from guests.cache import cached
+from guests.cache import cached, identity
 from guests.chroot import Chroot
 from guests.guest_file import File
 from guests.places import BUILD
@@ -40,6 +40,11 @@ class Tree:
     def initrd(self) -> str:
         """The initramfs that belongs to the kernel."""
         return self._newest("boot/initrd.img-*")
+
+    @property
+    def identity(self) -> str:
+        """What belongs into the recipe of things made from this tree."""
+        return f"{self.path} {identity(os.path.dirname(self.path))}"
 
     def _newest(self, pattern: str) -> str:
         found = sorted(glob.glob(os.path.join(self.path, pattern)))
@@ -89,7 +94,7 @@ def variant(
     files = files or {}
     digests = [f"{os.path.basename(deb)} {_digest(deb)}" for deb in debs]
     described = [f"{path} {file.mode:o} {file.content!r}" for path, file in sorted(files.items())]
-    text = "\n".join([base.path, *digests, *described, *commands, f"initramfs={initramfs}"])
+    text = "\n".join([base.identity, *digests, *described, *commands, f"initramfs={initramfs}"])
 
     def make(entry: str) -> None:
         root = os.path.join(entry, "root")

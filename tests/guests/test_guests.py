@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Three boots that prove the test machines: a plain Debian 13, an encrypted one under OVMF, and a Debian 12.
+"""Boots that prove the test machines: a plain Debian 13, an encrypted one under OVMF, and a Debian 12.
 
 The first two start together (two at a time is what two cores carry) and serve all tests of this file.
 """
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from guests.places import run_directory, socket_path
 from guests.root_tree import guest_tree
 from guests.swtpm import TpmState
 from guests.tools import run
+from guests.warm import warm_machine
 from guests.write_log import WriteLog, cuts, replay
 
 NOTHING_MEASURED = re.compile(r"0x(0{64}|F{64})")
@@ -164,7 +166,9 @@ def test_a_disk_comes_and_goes_while_the_machine_runs(bench: Bench, bus: str) ->
     for _ in range(2):
         vm.plug(disk)
         vm.run(f"udevadm wait --timeout=40 {disk.device}")
-        vm.run(f"echo hello > {disk.device}")
+        vm.run(
+            f"echo hello | dd of={disk.device} conv=fsync status=none"
+        )  # closing alone need not write: udev has it open too
         vm.unplug(disk.serial)
         vm.run(f"udevadm wait --removed --timeout=40 {disk.device}")
     assert Path(disk.path).read_bytes().startswith(b"hello\n")
@@ -223,6 +227,21 @@ def test_a_power_cut_keeps_what_was_synced_and_loses_the_rest(bench: Bench) -> N
     assert "/kept/" in listing
     assert "/lost/" not in listing
     assert run(["debugfs", "-R", "cat /kept", bench.cut_disk]) == b"kept\n"
+
+
+def test_a_frozen_boot_is_thawed_in_seconds_with_its_own_time_chip_and_randomness(tmp_path: Path) -> None:
+    drawn = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        with warm_machine(guest_tree(), str(tmp_path / name), prepare="echo done > /root/prepared") as vm:
+            assert vm.get("/root/prepared") == b"done\n"
+            assert abs(int(vm.run("date +%s").text) - time.time()) < 30
+            assert vm.run("test -c /dev/tpmrm0 && tpm2_getrandom 8 | wc -c").text == "8"
+            drawn.append(vm.run("head -c 32 /dev/urandom").output)
+            vm.run("rm /root/prepared; sync")  # the next one does not see this
+            vm.plug(Disk(empty_image(str(tmp_path / name / "disk"), MEBIBYTE), "late"))
+            vm.run("udevadm wait --timeout=40 /dev/disk/by-id/virtio-late")
+    assert drawn[0] != drawn[1]
 
 
 def test_debian_12_boots_and_switches_off_at_the_button(tmp_path: Path) -> None:
