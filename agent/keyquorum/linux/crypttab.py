@@ -6,6 +6,8 @@ Debian's boot scripts undo escapes (initramfs/wanted.py reads their copy); syste
 
 from __future__ import annotations
 
+import os
+
 from keyquorum.errors import UsageError
 from keyquorum.record import Record
 
@@ -27,11 +29,11 @@ class Entry(Record):
         return values[-1] if values else ""
 
 
-def parse(text: str) -> tuple[Entry, ...]:
+def parse(text: bytes) -> tuple[Entry, ...]:
     """Return the entries; lines that systemd would ignore are left out."""
     entries: dict[str, Entry] = {}
-    for line in text.split("\n"):
-        fields = line.split(None, 4)
+    for line in text.split(b"\n"):
+        fields = [os.fsdecode(field) for field in line.split(None, 4)]
         if len(fields) < 2 or fields[0].startswith("#"):
             continue
         name, source, key, options = (*fields[:4], "", "")[:4]
@@ -56,7 +58,7 @@ def _unquoted(value: str) -> str:
 def find(name: str, path: str = PATH) -> Entry:
     """Return the entry of a mapping; raises `UsageError` when there is none."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, "rb") as file:
             text = file.read(_MAX_FILE)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
