@@ -41,6 +41,7 @@ LAUNCHERS = {
     Path("usr/bin/keyquorum"): "keyquorum.cli.main",
     ROOT / "keyquorum-unlock": "keyquorum.unlock.main",
     ROOT / "keyquorum-boot-image": "keyquorum.initramfs.main",
+    ROOT / "keyquorum-key": "keyquorum.unlock.key_service",
     ROOT / "keyquorumd": "keyquorum.daemon.main",
 }
 # Which source goes where: (folder or file of the repository, place in the package, mode of its files).
