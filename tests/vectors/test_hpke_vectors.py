@@ -150,14 +150,19 @@ runpy.run_path("/tmp/check/hpke_check.py", run_name="__main__")
 
 def in_debian_13(files: dict[str, str]) -> str:
     """Run hpke_check.py in a stock Debian 13 root. The program and its files are in a tmpfs that ends with it."""
+    files = files | {"hpke_check.py": os.path.join(REPOSITORY, "tests", "vectors", "hpke_check.py")}
+    chroot = Chroot(root_tree("trixie").path)
+    return chroot.run(["python3", "-c", _UNPACK_AND_RUN], data=archive_of(files)).decode()
+
+
+def archive_of(files: dict[str, str]) -> bytes:
+    """Pack the agent and some files for a root directory."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.add(os.path.join(REPOSITORY, "agent", "keyquorum"), "agent/keyquorum", filter=_no_caches)
-        tar.add(os.path.join(REPOSITORY, "tests", "vectors", "hpke_check.py"), "hpke_check.py")
         for name, path in files.items():
             tar.add(path, name)
-    chroot = Chroot(root_tree("trixie").path)
-    return chroot.run(["python3", "-c", _UNPACK_AND_RUN], data=archive.getvalue()).decode()
+    return archive.getvalue()
 
 
 def _no_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -8,6 +8,7 @@ if its replay gives the PCR's value (docs/holders-tpm.md §7).
 from __future__ import annotations
 
 import struct
+from _codecs import utf_16_le_decode  # decode("utf-16-le") looks for a module that no boot image has
 
 from keyquorum.errors import TamperingError
 from keyquorum.record import Record
@@ -250,7 +251,7 @@ def _variable_name(data: bytes) -> str:
     if len(data) < 32:
         return ""
     length = int.from_bytes(data[16:24], "little")
-    return data[32 : 32 + 2 * min(length, _MAX_SHOWN)].decode("utf-16-le", "replace")
+    return _utf16(data[32 : 32 + 2 * min(length, _MAX_SHOWN)])
 
 
 def _image_path(data: bytes) -> str:
@@ -262,7 +263,7 @@ def _image_path(data: bytes) -> str:
         if length < 4 or at + length > end or kind == 0x7F:
             break
         if (kind, subtype) == (4, 4):
-            found += data[at + 4 : at + length].decode("utf-16-le", "replace").rstrip("\x00")
+            found += _utf16(data[at + 4 : at + length]).rstrip("\x00")
         at += length
     return found
 
@@ -271,9 +272,13 @@ def _text(data: bytes) -> str:
     """Return a description that is text, in UTF-8 or UTF-16; others are no help to a person."""
     short = data[: 4 * _MAX_SHOWN]
     utf16 = len(short) >= 4 and not short[1:8:2].strip(b"\x00")
-    text = short.decode("utf-16-le" if utf16 else "utf-8", "replace").split("\x00")[0]
+    text = (_utf16(short) if utf16 else short.decode("utf-8", "replace")).split("\x00")[0]
     shown = sum((c.isprintable() or c.isspace()) and c != "\ufffd" for c in text)
     return text if text and shown >= len(text) - 1 else ""
+
+
+def _utf16(data: bytes) -> str:
+    return utf_16_le_decode(data, "replace", True)[0]
 
 
 def _printable(text: str) -> str:

@@ -11,6 +11,15 @@ from __future__ import annotations
 import os
 import select
 import time
+from _signal import (  # type: ignore[import-not-found]  # the module signal imports enum, and no boot image has it
+    SIG_IGN,
+    SIGHUP,
+    SIGINT,
+    SIGQUIT,
+    SIGTERM,
+    getsignal,
+    signal,
+)
 
 from keyquorum.errors import KeyquorumError
 from keyquorum.linux import run
@@ -155,21 +164,17 @@ class _Quiet:
         self._release_signals()
 
     def _catch_signals(self) -> None:
-        import signal
-
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
-            if signal.getsignal(number) in {signal.SIG_IGN, None}:
+        for number in (SIGTERM, SIGHUP, SIGQUIT, SIGINT):
+            if getsignal(number) in {SIG_IGN, None}:
                 continue
             try:
-                self._handlers[number] = signal.signal(number, self._on_signal)
+                self._handlers[number] = signal(number, self._on_signal)
             except ValueError:  # not the main thread
                 return
 
     def _release_signals(self) -> None:
-        import signal
-
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal(number, handler)
         self._handlers = {}
 
     def _on_signal(self, number: int, _frame: object) -> None:

@@ -78,6 +78,8 @@ def choose(*, boot: bool) -> Person:
     """Return who hears it: the journal only where it would read standard error anyway, so that nothing comes twice."""
     if boot:
         return Boot()
-    from keyquorum.linux import journal
-
+    try:
+        from keyquorum.linux import journal
+    except ImportError:  # somebody in the shell of an initramfs, which has no journal
+        return Person()
     return Journal() if journal.reads_standard_error() else Person()
