@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import arithmetic, boot, running, sizes
-from .table import BOOT, ROWS, RUNNING, SHARING, SIZE, Outcome, lines
-
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[0:0] = [os.path.join(REPOSITORY, "tests")]
+
+from . import arithmetic, boot, running, sizes  # noqa: E402 (the test machines need the path above)
+from .table import BOOT, ROWS, RUNNING, SHARING, SIZE, Outcome, lines  # noqa: E402
+
 RESULT = os.path.join(REPOSITORY, "build", "bench", "result.json")
 QUIET = 1.5  # load average of the last minute, above which a figure says more about the neighbours
 _PAUSE = 15.0

@@ -38,6 +38,8 @@ def _keyquorum(volume: str, way: str, options: str = "") -> str:
     return f"keyquorum unlock {device(volume)} --name {way} {options}"
 
 
+_WITH_VIRTUAL = f"env KEYQUORUM_CONFIG={scenery.VIRTUAL_CONFIG}"
+
 WAYS = (
     Way("keyfile", f"cryptsetup open --key-file {scenery.KEY_FILE} {device('keyfile')} keyfile"),
     Way("clevis", f"clevis luks unlock -d {device('clevis')} -n clevis"),
@@ -55,8 +57,8 @@ FAILURES = (
     Way("disks", _keyquorum("kq-disks", "disks"), cold=True),
     Way("silent-disk", _keyquorum("kq-disks", "silent-disk"), silent="disk", cold=True),
     Way("absent-disk", _keyquorum("kq-absent", "absent-disk"), cold=True),
-    Way("with-tpm", _keyquorum("kq-three", "with-tpm"), cold=True),
-    Way("silent-tpm", _keyquorum("kq-three", "silent-tpm"), silent="tpm", cold=True),
+    Way("virtual-tpm", f"{_WITH_VIRTUAL} {_keyquorum('kq-virtual', 'virtual-tpm')}", cold=True),
+    Way("silent-tpm", f"{_WITH_VIRTUAL} {_keyquorum('kq-virtual', 'silent-tpm')}", silent="tpm", cold=True),
 )
 
 
@@ -102,14 +104,14 @@ def _once(scene: Scenery, way: Way) -> dict[str, Any]:
     if way.silent == "disk":
         scene.silent.faults = Faults(reads="silent")
     if way.silent == "tpm":
-        scene.vm.tpm.fall_silent()
+        scene.vm.run("systemctl kill --signal=STOP virtual-tpm")
     try:
         said = scene.vm.run(f"python3 -IS {_METER}", data=json.dumps(order).encode(), timeout=_SECONDS).text
     finally:
         if way.silent == "disk":
             scene.silent.faults = Faults()
         if way.silent == "tpm":
-            scene.vm.tpm.come_back()
+            scene.vm.run("systemctl kill --signal=CONT virtual-tpm")
     run: dict[str, Any] = json.loads(said)
     if run["code"] != 0:
         raise RuntimeError(f"`{way.command}` ended with {run['code']}\n{run['said']}")
@@ -151,7 +153,7 @@ def _outcomes(found: Mapping[str, list[dict[str, Any]]], started: Mapping[str, t
         return Outcome(BY_NAME[row], _sample(found[ours], what), _sample(found[peer], what))
 
     left = [float(len(run["left"])) for name in ("silent-disk", "silent-tpm") for run in found[name]]
-    control = [float(len(run["left"])) for name in ("disks", "with-tpm") for run in found[name]]
+    control = [float(len(run["left"])) for name in ("disks", "virtual-tpm") for run in found[name]]
     counts = [Sample((float(started[name][0]),)) for name in ("three", "clevis")]
     return [
         compared("unlock-wall", "three", "clevis", "wall"),
@@ -161,7 +163,7 @@ def _outcomes(found: Mapping[str, list[dict[str, Any]]], started: Mapping[str, t
         Outcome(BY_NAME["processes"], counts[0], counts[1]),
         compared("tpm-wall", "tpm", "systemd", "wall"),
         compared("silent-disk", "silent-disk", "disks", "wall"),
-        compared("silent-tpm", "silent-tpm", "with-tpm", "wall"),
+        compared("silent-tpm", "silent-tpm", "virtual-tpm", "wall"),
         compared("absent-disk", "absent-disk", "disks", "wall"),
         Outcome(BY_NAME["left-behind"], Sample(tuple(left)), Sample(tuple(control))),
     ]

@@ -22,14 +22,15 @@ from guests.nbd_server import NbdServer
 from guests.places import run_directory, socket_path
 from guests.recipe import PEERS
 from guests.root_tree import Tree, guest_tree, variant
-from guests.swtpm import TpmState
+from guests.swtpm import TpmState, tpm_on_loopback
 
-from .tang import tang_server
+from .tang import GUEST_SEES_HOST_AT, tang_server
 
+_HERE = os.path.dirname(os.path.abspath(__file__))
 VOLUME_SIZE = 32 << 20
 FRAGMENT_SIZE = 8 << 20
 SLOW = 900.0
-VOLUMES = ("keyfile", "clevis", "systemd", "kq-three", "kq-token", "kq-tpm", "kq-disks", "kq-absent")
+VOLUMES = ("keyfile", "clevis", "systemd", "kq-three", "kq-token", "kq-tpm", "kq-disks", "kq-absent", "kq-virtual")
 FRAGMENTS = ("frag-a", "frag-b")
 SILENT, ABSENT = "frag-n", "frag-u"
 KEY_FILE, PIN_FILE, PIN = "/root/passphrase", "/root/pin", "1234"
@@ -45,7 +46,16 @@ POLICIES = {
     "kq-disks": ("frag-a", "frag-b", SILENT),
     "kq-absent": ("frag-a", "frag-b", ABSENT),
     "kq-tpm": ("tpm",),
+    "kq-virtual": ("frag-a", "tpm", "frag-b"),
 }
+# The volume whose TPM is virtual_tpm.py, which can fall silent.
+VIRTUAL_CONFIG = "/root/virtual.conf"
+_VIRTUAL = f"""
+modprobe tpm_vtpm_proxy
+systemd-run --quiet --unit=virtual-tpm /usr/bin/python3 -IS /root/virtual_tpm.py {GUEST_SEES_HOST_AT} PORT
+udevadm wait --timeout=60 /dev/tpmrm1
+echo tpm_device = /dev/tpmrm1 >{VIRTUAL_CONFIG}
+"""
 _TOKEN = f"""
 softhsm2-util --init-token --free --label bench --pin {PIN} --so-pin 5678
 pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --token-label bench --login --pin {PIN} \
@@ -113,6 +123,11 @@ def scenery(directory: str) -> Iterator[Scenery]:
         vm.run("nic=$(ls /sys/class/net | grep -v lo); ip address add 10.0.2.15/24 dev $nic; ip link set $nic up")
         vm.put(KEY_FILE, TEST_VOLUME.passphrase, mode=0o600)
         vm.put(PIN_FILE, PIN.encode(), mode=0o600)
+        chip = TpmState.create(os.path.join(directory, "tpm-virtual"))
+        _, address = stack.enter_context(tpm_on_loopback(chip))
+        with open(os.path.join(_HERE, "virtual_tpm.py"), "rb") as file:
+            vm.put("/root/virtual_tpm.py", file.read())
+        vm.run(_VIRTUAL.replace("PORT", address.rpartition("=")[2]), timeout=SLOW)
         yield Scenery(vm, server, urls)
 
 
@@ -127,7 +142,8 @@ def enrol(scene: Scenery) -> dict[str, float]:
         vm.put(f"/root/{name}.toml", policy(name).encode())
         command = f"keyquorum enroll {device(name)} --policy /root/{name}.toml --key-file {KEY_FILE} --yes"
         pin = f"--pin-fd token=9 9<{PIN_FILE}" if name == "kq-token" else ""
-        seconds[name] = _timed(vm, f"{command} --no-boot-image {pin}")
+        config = f"KEYQUORUM_CONFIG={VIRTUAL_CONFIG}" if name == "kq-virtual" else ""
+        seconds[name] = _timed(vm, f"{config} {command} --no-boot-image {pin}")
     vm.unplug(ABSENT)
     tangs = [{"url": url} for url in scene.tang_urls]
     config = json.dumps({"t": 2, "pins": {"tpm2": {"pcr_bank": "sha256", "pcr_ids": "7"}, "tang": tangs}})
