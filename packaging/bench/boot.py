@@ -36,7 +36,7 @@ def measure(rounds: int) -> tuple[list[Outcome], dict[str, object]]:
         images = {}
         for name, initrd in (("ours", enrolled.path("initrd")), ("key file", key_file_tree().initrd)):
             images[name] = os.path.join(directory, f"initrd-{name.replace(' ', '-')}")
-            add_watcher(initrd, images[name], Path(watcher).read_bytes(), enrolled.luks.uuid)
+            add_watcher(initrd, images[name], Path(watcher).read_bytes(), enrolled.recipe.luks.uuid)
         times: dict[str, list[float]] = {name: [] for name in images}
         for number in range(rounds + 1):
             for name, initrd in images.items():
@@ -49,7 +49,7 @@ def measure(rounds: int) -> tuple[list[Outcome], dict[str, object]]:
 
 def key_file_tree() -> Tree:
     """Debian with cryptsetup only, whose initramfs has the key file of the enrolled machine's root."""
-    luks = enrolled_root().luks
+    luks = enrolled_root().recipe.luks
     files = {
         "/etc/crypttab": File(f"{NAME} UUID={luks.uuid} {_KEY} luks,initramfs\n".encode()),
         "/etc/fstab": File(f"/dev/mapper/{NAME} / ext4 defaults 0 1\n".encode()),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine whose root was enrolled for real: Debian, our package, `keyquorum enroll` on the running root, reboot.
 
-It is made once per recipe (package, policy) and kept; each test works on throw-away overlays of it (`Scene`).
+It is made once per recipe (package, policy, hardware) and kept; each test works on throw-away overlays of it (`Scene`).
 """
 
 import glob
@@ -26,6 +26,8 @@ from guests.tools import run
 NAME = "cryptroot"
 ROOT_SIZE = 2 << 30
 FRAGMENT_DISK_SIZE = 8 << 20
+FRAGMENT_DISKS = ("frag-a", "frag-b")
+DISKS = ("root", *FRAGMENT_DISKS)
 ENROL_SECONDS = 900.0
 PROMPT = f"Please unlock disk {NAME}"
 OPENED = f"keyquorum: {NAME} is open"
@@ -58,7 +60,7 @@ def package() -> str:
 
 @cache
 def product_tree(suite: str = "trixie", luks: Luks = TEST_VOLUME, extra: tuple[str, ...] = ()) -> Tree:
-    """A Debian root with our package, whose own root file system will be on the given LUKS2 volume."""
+    """A Debian root with our package, whose own root file system is to be on the given LUKS2 volume."""
     files = {
         "/etc/crypttab": File(f"{NAME} UUID={luks.uuid} none luks,initramfs\n".encode()),
         "/etc/fstab": File(f"/dev/mapper/{NAME} / ext4 defaults 0 1\n".encode()),
@@ -68,11 +70,33 @@ def product_tree(suite: str = "trixie", luks: Luks = TEST_VOLUME, extra: tuple[s
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How a machine is made and enrolled.
+
+    `name` names it in the cache; `options` are further words for `keyquorum enroll`; `extra` are Debian packages;
+    `prepare` is a shell command run in the guest before the enrolment; `hardware` are keywords of `Machine`, the same
+    at the enrolment and at each boot of a `Scene`.
+    """
+
+    name: str
+    policy: str
+    options: str = ""
+    suite: str = "trixie"
+    luks: Luks = TEST_VOLUME
+    extra: tuple[str, ...] = ()
+    prepare: str = ""
+    hardware: tuple[tuple[str, object], ...] = ()
+
+
+ANY_TWO = Recipe("any-two", TWO_OF_THREE)
+
+
+@dataclass(frozen=True)
 class Enrolled:
-    """The files of an enrolled machine, never written again. `luks` is what the test knows of its root volume."""
+    """The files of an enrolled machine, never written again. `recipe.luks` is what a test knows of its root volume."""
 
     directory: str
-    luks: Luks
+    recipe: Recipe
 
     def path(self, name: str) -> str:
         """One of: root.img, frag-a.img, frag-b.img, vmlinuz, initrd, initrd-before, enroll.log."""
@@ -84,35 +108,39 @@ class Enrolled:
         return TpmState(self.path("tpm"))
 
 
-def enrolled_root(
-    policy: str = TWO_OF_THREE, options: str = "", *, suite: str = "trixie", luks: Luks = TEST_VOLUME
-) -> Enrolled:
-    """Enrol a root volume in its own running system; `options` are further words for `keyquorum enroll`."""
-    tree = product_tree(suite, luks)
+def enrolled_root(recipe: Recipe = ANY_TWO) -> Enrolled:
+    """Enrol a root volume in its own running system, or find the machine where that was done before."""
+    tree = product_tree(recipe.suite, recipe.luks, recipe.extra)
     with open(__file__, "rb") as source:
-        recipe = f"{tree.path}\n{policy}\n{options}\n{luks}\n{hashlib.sha256(source.read()).hexdigest()}"
+        described = f"{tree.path}\n{recipe}\n{hashlib.sha256(source.read()).hexdigest()}"
 
     def make(entry: str) -> None:
-        _lay_disks(entry, tree, luks)
-        with _machine(entry, "initrd-before") as vm:
+        _lay_disks(entry, tree, recipe.luks)
+        with _machine(entry, recipe) as vm:
             vm.wait_console(PROMPT)
-            vm.type(luks.passphrase.decode() + "\n")
+            vm.type(recipe.luks.passphrase.decode() + "\n")
             vm.wait_boot()
-            for disk in ("frag-a", "frag-b"):
-                vm.run(f"keyquorum holder init-disk /dev/disk/by-id/virtio-{disk} --yes")
-            vm.put("/root/policy.toml", policy.encode())
-            vm.put("/root/passphrase", luks.passphrase, mode=0o600)
-            device = f"/dev/disk/by-uuid/{luks.uuid}"
-            enrol = f"keyquorum enroll {device} --policy /root/policy.toml --key-file /root/passphrase --yes {options}"
-            done = vm.run(enrol, timeout=ENROL_SECONDS)
-            with open(os.path.join(entry, "enroll.log"), "wb") as file:
-                file.write(done.errors)
-            initrd = vm.run("echo /boot/initrd.img-*").text.strip()
-            with open(os.path.join(entry, "initrd"), "wb") as file:
-                file.write(vm.get(initrd, timeout=300))
+            _enrol(vm, entry, recipe)
             vm.powerdown()
 
-    return Enrolled(cached(f"{suite}-enrolled", recipe, make), luks)
+    return Enrolled(cached(f"{recipe.suite}-enrolled-{recipe.name}", described, make), recipe)
+
+
+def _enrol(vm: Machine, entry: str, recipe: Recipe) -> None:
+    for disk in FRAGMENT_DISKS:
+        vm.run(f"keyquorum holder init-disk /dev/disk/by-id/virtio-{disk} --yes")
+    vm.put("/root/policy.toml", recipe.policy.encode())
+    vm.put("/root/passphrase", recipe.luks.passphrase, mode=0o600)
+    if recipe.prepare:
+        vm.run(recipe.prepare, timeout=ENROL_SECONDS)
+    device = f"/dev/disk/by-uuid/{recipe.luks.uuid}"
+    words = f"--policy /root/policy.toml --key-file /root/passphrase --yes {recipe.options}"
+    done = vm.run(f"keyquorum enroll {device} {words}", timeout=ENROL_SECONDS)
+    with open(os.path.join(entry, "enroll.log"), "wb") as file:
+        file.write(done.errors)
+    initrd = vm.run("echo /boot/initrd.img-*").text.strip()
+    with open(os.path.join(entry, "initrd"), "wb") as file:
+        file.write(vm.get(initrd, timeout=300))
 
 
 def _lay_disks(entry: str, tree: Tree, luks: Luks) -> None:
@@ -120,18 +148,22 @@ def _lay_disks(entry: str, tree: Tree, luks: Luks) -> None:
     disk_image.ext4_image(tree.path, plain, size=ROOT_SIZE)
     luks_image.luks_image(plain, os.path.join(entry, "root.img"), luks)
     os.unlink(plain)
-    for disk in ("frag-a", "frag-b"):
+    for disk in FRAGMENT_DISKS:
         disk_image.empty_image(os.path.join(entry, f"{disk}.img"), FRAGMENT_DISK_SIZE)
     TpmState.create(os.path.join(entry, "tpm"))
     shutil.copyfile(tree.kernel, os.path.join(entry, "vmlinuz"))
     shutil.copyfile(tree.initrd, os.path.join(entry, "initrd-before"))
 
 
-def _machine(entry: str, initrd: str) -> Machine:
-    disks = [Disk(os.path.join(entry, f"{name}.img"), name) for name in ("root", "frag-a", "frag-b")]
-    tpm = TpmState(os.path.join(entry, "tpm"))
-    kernel, image = os.path.join(entry, "vmlinuz"), os.path.join(entry, initrd)
-    return Machine(kernel=kernel, initrd=image, cmdline=CMDLINE, disks=disks, tpm=tpm)
+def _machine(entry: str, recipe: Recipe) -> Machine:
+    options: dict[str, object] = {
+        "kernel": os.path.join(entry, "vmlinuz"),
+        "initrd": os.path.join(entry, "initrd-before"),
+        "cmdline": CMDLINE,
+        "disks": [Disk(os.path.join(entry, f"{name}.img"), name) for name in DISKS],
+        "tpm": TpmState(os.path.join(entry, "tpm")),
+    }
+    return Machine(**(options | dict(recipe.hardware)))  # type: ignore[arg-type]  # keywords are Machine's own
 
 
 class Scene:
@@ -139,8 +171,8 @@ class Scene:
 
     def __init__(self, enrolled: Enrolled, directory: str) -> None:
         self.enrolled, self.directory = enrolled, directory
-        self.luks = enrolled.luks
-        self.disks = {name: self._overlay(name) for name in ("root", "frag-a", "frag-b")}
+        self.luks = enrolled.recipe.luks
+        self.disks = {name: self._overlay(name) for name in DISKS}
         self.tpm: TpmState | None = enrolled.tpm.clone(os.path.join(directory, "tpm"))
         self.cmdline = CMDLINE
 
@@ -164,4 +196,5 @@ class Scene:
             "disks": list(self.disks.values()),
             "tpm": self.tpm,
         }
-        return Machine(**(options | changes))  # type: ignore[arg-type]  # a test's keywords are Machine's own
+        hardware = dict(self.enrolled.recipe.hardware)
+        return Machine(**(options | hardware | changes))  # type: ignore[arg-type]  # keywords are Machine's own

@@ -149,6 +149,8 @@ def test_keys_that_are_none(refusals: Refusals) -> None:
     bench.write("wrong", b"wrong")
     bench.write("empty", b"")
     bench.write("huge", bytes(16 * 1024 + 1))
+    closed = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 900)  # a number that nobody takes meanwhile
+    os.close(closed)
     cases = (
         (("--key-file", bench.path("wrong")), 1, "no keyslot opens with this passphrase or key file"),
         (("--key-file", bench.path("empty")), 2, "is empty"),
@@ -158,7 +160,7 @@ def test_keys_that_are_none(refusals: Refusals) -> None:
         (("--no-prompt",), 1, "nobody can be asked for volume"),
         (("--key-file", "x", "--volume-key-file", "y"), 2, "not allowed with argument"),
         (("--direct", "--with-keyslot", "--key-file", bench.key_file), 2, "not allowed with argument"),
-        (("--pin-fd", "a=77", "--key-file", bench.key_file), 2, "descriptor 77 for a is not open"),
+        (("--pin-fd", f"a={closed}", "--key-file", bench.key_file), 2, f"descriptor {closed} for a is not open"),
     )
     for options, code, said in cases:
         outcome = bench.run(*words, *options)
