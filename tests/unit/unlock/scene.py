@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from keyquorum import holders, settings
+from keyquorum import holders, secret, settings
 from keyquorum.enroll.plan import Plan, make_plan
 from keyquorum.enroll.request import Request
 from keyquorum.envelope import dsse, hpke
@@ -27,8 +27,10 @@ from keyquorum.model.fields import Fields
 from keyquorum.model.policy import HolderSpec, Policy, Rules
 from keyquorum.secret import Identity, Secret, VolumeKey
 from keyquorum.unlock.gather import Context, Gathering, Limits
+from keyquorum.unlock.reconstruct import rebuild_volume_key
 from keyquorum.unlock.verified_set import Enrolment
 from unit.model.objects import HEADER, UUID
+from unit.sharing.test_tree import grow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -268,3 +270,40 @@ def payload_of(envelope: dict[str, Any]) -> bytes:
 
 def _ignore(_words: str) -> None:
     """Nobody listens."""
+
+
+THREE = grow((2, [None, None, None]))
+FIVE = grow((3, [None] * 5))
+
+
+def free_memory() -> int:
+    """The bytes of protected memory that hold nothing."""
+    return sum(size for _, size in secret._get_arena()._free)
+
+
+def verdicts(gathering: Gathering) -> dict[int, str]:
+    return {found.index: found.verdict for found in gathering.verdicts}
+
+
+def rebuilt(scene: Scene, gathering: Gathering) -> bool:
+    with rebuild_volume_key(scene.volume_set, gathering.shares) as key:
+        return key.equals(scene.volume_key)
+
+
+def hang(event: threading.Event) -> Any:
+    """Be silent until the event is set, then answer like somebody who is not there."""
+
+    def behave(task: OpenTask) -> Held:
+        event.wait(60)
+        return absent(task)
+
+    return behave
+
+
+def late(event: threading.Event, then: Any) -> Any:
+    def behave(task: OpenTask) -> Held:
+        event.wait(60)
+        held: Held = then(task)
+        return held
+
+    return behave

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keyquorum import secret
 from keyquorum.envelope import dsse, hpke
 from keyquorum.envelope.sealing import Recipient
 from keyquorum.errors import KeyquorumError, RefusedError, TamperingError
@@ -16,7 +15,7 @@ from keyquorum.model import fragment, report
 from keyquorum.secret import Identity, Share
 from keyquorum.unlock.check_fragment import check_fragment
 from unit.sharing.test_tree import grow
-from unit.unlock.scene import DAY, DRAWER, NOW, OWNER, STRANGER, Scene, payload_of
+from unit.unlock.scene import DAY, DRAWER, NOW, OWNER, STRANGER, Scene, free_memory, payload_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +35,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
 def check(scene: Scene, envelope: Any, *, index: int = INDEX, now: int = NOW, identity: bytes = b"") -> bytes:
     """Check a fragment as the proxy does; return the share. Nothing may stay in protected memory."""
-    arena = secret._get_arena()
-    before = sum(size for _, size in arena._free)
+    before = free_memory()
     own = Identity.from_view(identity) if identity else scene.identity(index)
     try:
         with (
@@ -48,7 +46,7 @@ def check(scene: Scene, envelope: Any, *, index: int = INDEX, now: int = NOW, id
         ):
             return bytes(share.view)
     finally:
-        assert sum(size for _, size in arena._free) == before
+        assert free_memory() == before
 
 
 def refusal(scene: Scene, envelope: Any, **options: Any) -> KeyquorumError:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyquorum import holders, secret
+from keyquorum import holders
 from keyquorum.errors import (
     KeyquorumError,
     QuorumNotReachedError,
@@ -24,68 +24,23 @@ from keyquorum.errors import (
 from keyquorum.model import report, tree
 from keyquorum.unlock.reconstruct import rebuild_volume_key
 from unit.sharing.test_tree import grow, shapes
-from unit.unlock.scene import DRAWER, SHELF, STRANGER, Scene, absent, raising
+from unit.unlock.scene import (
+    DRAWER,
+    FIVE,
+    SHELF,
+    STRANGER,
+    THREE,
+    absent,
+    free_memory,
+    hang,
+    late,
+    raising,
+    rebuilt,
+    verdicts,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from keyquorum.holders.contract import Held, OpenTask
-    from keyquorum.model.tree import Node
-    from keyquorum.unlock.gather import Gathering
-
-THREE = grow((2, [None, None, None]))
-FIVE = grow((3, [None] * 5))
-
-
-@pytest.fixture
-def scenes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Make scenes, and see that nothing of them is left in protected memory."""
-    arena = secret._get_arena()
-    before, made = _free(arena), list[Scene]()
-
-    def make(policy: Node, **options: Any) -> Scene:
-        made.append(Scene(monkeypatch, policy, **options))
-        return made[-1]
-
-    yield make
-    for scene in made:
-        scene.close()
-    end = time.monotonic() + 10
-    while _free(arena) != before and time.monotonic() < end:
-        time.sleep(0.01)  # a holder let go at the end of its test still has to wipe
-    assert _free(arena) == before, "secrets were left behind"
-
-
-def _free(arena: Any) -> int:
-    return sum(size for _, size in arena._free)
-
-
-def verdicts(gathering: Gathering) -> dict[int, str]:
-    return {found.index: found.verdict for found in gathering.verdicts}
-
-
-def rebuilt(scene: Scene, gathering: Gathering) -> bool:
-    with rebuild_volume_key(scene.volume_set, gathering.shares) as key:
-        return key.equals(scene.volume_key)
-
-
-def hang(event: threading.Event) -> Any:
-    """Be silent until the event is set, then answer like somebody who is not there."""
-
-    def behave(task: OpenTask) -> Held:
-        event.wait(60)
-        return absent(task)
-
-    return behave
-
-
-def late(event: threading.Event, then: Any) -> Any:
-    def behave(task: OpenTask) -> Held:
-        event.wait(60)
-        held: Held = then(task)
-        return held
-
-    return behave
+    pass
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -215,19 +170,19 @@ def test_the_whole_has_an_end_too(scenes: Any) -> None:
 
 def test_a_share_that_comes_too_late_is_wiped_at_once(scenes: Any) -> None:
     """Also while the gathering is still open: nobody would read it any more."""
-    arena, gate = secret._get_arena(), threading.Event()
+    gate = threading.Event()
     scene = scenes(THREE)
     scene.behaviours[3] = late(gate, scene.behaviours[3])
     with contextlib.closing(scene.gathering()) as gathering:
         gathering.ask_unattended()
         assert verdicts(gathering)[3] == report.NOT_NEEDED
-        held = _free(arena)
+        held = free_memory()
         gate.set()
         end = time.monotonic() + 10
         time.sleep(0.05)
-        while _free(arena) != held and time.monotonic() < end:
+        while free_memory() != held and time.monotonic() < end:
             time.sleep(0.01)
-        assert _free(arena) == held
+        assert free_memory() == held
         assert set(gathering.shares) == {1, 2}
 
 
@@ -317,124 +272,6 @@ def test_a_nested_quorum_asks_only_where_it_helps(scenes: Any) -> None:
         gathering.ask_unattended()
         assert scene.opened.count(3) == 1
         assert gathering.missing == 1
-
-
-def test_a_person_is_asked_only_when_needed(scenes: Any) -> None:
-    scene = scenes(THREE, people=frozenset({3}))
-    with contextlib.closing(scene.gathering()) as gathering:
-        gathering.ask_unattended()
-        assert not gathering.person_could_help()
-        gathering.ask_person()
-        assert scene.answers.asked == []
-        assert verdicts(gathering)[3] == report.NOT_NEEDED
-
-
-def test_a_person_is_asked_when_that_reaches_the_quorum(scenes: Any) -> None:
-    scene = scenes(THREE, people=frozenset({2, 3}))
-    with contextlib.closing(scene.gathering()) as gathering:
-        gathering.ask_unattended()
-        assert scene.opened == [1]
-        assert gathering.verdicts[1].reason == "needs a person"
-        assert gathering.person_could_help()
-        gathering.ask_person()
-        assert scene.answers.asked == ["holder-2"]
-        assert verdicts(gathering) == {1: report.VALID, 2: report.VALID, 3: report.NOT_NEEDED}
-        assert rebuilt(scene, gathering)
-
-
-def test_a_person_is_not_bothered_when_it_cannot_help(scenes: Any) -> None:
-    scene = scenes(FIVE, people=frozenset({4, 5}))
-    scene.behaviours = dict.fromkeys((1, 2, 3), absent) | {4: scene.behaviours[4], 5: scene.behaviours[5]}
-    with contextlib.closing(scene.gathering()) as gathering:
-        gathering.ask_unattended()
-        assert not gathering.person_could_help()
-        gathering.ask_person()
-        assert scene.answers.asked == []
-
-
-def test_a_person_who_fails_is_not_followed_by_questions_that_cannot_help(scenes: Any) -> None:
-    scene = scenes(THREE, people=frozenset({2, 3}))
-    scene.behaviours[1] = absent
-    scene.behaviours[2] = raising(RefusedError("wrong PIN"))
-    with contextlib.closing(scene.gathering()) as gathering:
-        gathering.ask_unattended()
-        assert gathering.person_could_help()
-        gathering.ask_person()
-        assert scene.answers.asked == ["holder-2"]
-        assert verdicts(gathering) == {1: report.UNAVAILABLE, 2: report.REFUSED, 3: report.NOT_ASKED}
-
-
-def test_a_person_is_not_asked_for_a_vote_that_is_cast(scenes: Any) -> None:
-    # both of [any of [2 people], 3]: after the first person the second one's answer changes nothing
-    scene = scenes(grow((2, [(1, [None, None]), (2, [None, None])])), people=frozenset({1, 2, 3, 4}))
-    with contextlib.closing(scene.gathering()) as gathering:
-        gathering.ask_unattended()
-        gathering.ask_person()
-        assert scene.answers.asked == ["holder-1", "holder-3", "holder-4"]
-        assert rebuilt(scene, gathering)
-
-
-def test_an_answer_that_is_here_already_bothers_nobody(scenes: Any) -> None:
-    scene = scenes(THREE, people=frozenset({2, 3}))
-    scene.answers.here = {"holder-3"}
-    with contextlib.closing(scene.gathering()) as gathering:
-        gathering.ask_unattended()
-        assert gathering.missing == 0
-        assert verdicts(gathering)[2] == report.NOT_NEEDED
-
-
-def test_a_person_may_take_longer_than_a_device(scenes: Any) -> None:
-    scene, gate = scenes(THREE, people=frozenset({1})), threading.Event()
-    scene.behaviours[3] = absent
-    scene.behaviours[1] = late(gate, scene.behaviours[1])
-    threading.Timer(0.4, gate.set).start()
-    with contextlib.closing(scene.gathering(holder=0.1)) as gathering:
-        gathering.ask_unattended()
-        gathering.ask_person()
-        assert verdicts(gathering)[1] == report.VALID
-
-
-def test_a_question_nobody_answers_ends_and_is_withdrawn(scenes: Any) -> None:
-    scene, gate = scenes(THREE, people=frozenset({1})), threading.Event()
-    scene.behaviours[3] = absent
-    scene.behaviours[1] = late(gate, scene.behaviours[1])
-    gathering = scene.gathering(person=0.1)
-    gathering.ask_unattended()
-    gathering.ask_person()
-    assert verdicts(gathering)[1] == report.SILENT
-    gathering.close()
-    assert scene.answers.cancelled == 1
-    gate.set()
-
-
-@pytest.mark.parametrize(("slips", "outcome"), [(1, report.VALID), (2, report.VALID), (3, report.REFUSED)])
-def test_a_mistyped_answer_is_asked_for_again(scenes: Any, slips: int, outcome: str) -> None:
-    scene = scenes(THREE, people=frozenset({1}))
-    scene.behaviours[3] = absent
-    right, left = scene.behaviours[1], [slips]
-
-    def typing(task: Any) -> Any:
-        if left[0]:
-            left[0] -= 1
-            raise RefusedError("wrong", mistyped=True)
-        return right(task)
-
-    scene.behaviours[1] = typing
-    with contextlib.closing(scene.gathering()) as gathering:
-        gathering.ask_unattended()
-        gathering.ask_person()
-        assert verdicts(gathering)[1] == outcome
-    assert scene.answers.asked == ["holder-1"] * min(slips + 1, 3)
-
-
-def test_a_refused_pin_is_not_asked_for_again(scenes: Any) -> None:
-    scene = scenes(THREE, people=frozenset({1}))
-    scene.behaviours[3] = absent
-    scene.behaviours[1] = raising(RefusedError("wrong PIN, 2 tries left"))
-    with contextlib.closing(scene.gathering()) as gathering:
-        gathering.ask_unattended()
-        gathering.ask_person()
-    assert scene.answers.asked == ["holder-1"]
 
 
 def test_everyone_means_everyone(scenes: Any) -> None:
