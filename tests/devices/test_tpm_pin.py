@@ -14,7 +14,8 @@ import pytest
 from devices.tpm_emulator import Emulator
 from devices.tpm_support import LOCKOUT, Enrolment, Person, extend, second_opinion
 from keyquorum.errors import RefusedError, UnavailableError, UsageError
-from keyquorum.holders.tpm import HOLDER, pin_value
+from keyquorum.holders.tpm import HOLDER
+from keyquorum.holders.tpm_pin import pin_value
 from keyquorum.model.holder_options import TpmOptions
 from keyquorum.secret import Secret
 

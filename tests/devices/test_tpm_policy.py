@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 
 from devices.tpm_emulator import Emulator
 from devices.tpm_support import Enrolment, client, extend, second_opinion, signing_key, tidy
-from keyquorum.holders.tpm import pin_value
+from keyquorum.holders.tpm_pin import pin_value
 from keyquorum.model.holder_options import TpmOptions
 from keyquorum.secret import Secret
 from keyquorum.tpm2 import commands, policy, public

@@ -70,14 +70,16 @@ CORE = words("""
     unlock unlock.arguments unlock.check_fragment unlock.gather unlock.linger unlock.main unlock.open_volume
     unlock.proxy unlock.reconstruct unlock.telling unlock.verified_set
 """)
-TPM2 = words("linux.tpm_device tpm2 tpm2.banks tpm2.client tpm2.commands tpm2.public tpm2.session tpm2.wire")
+TPM2 = words(
+    "linux.tpm_device tpm2 tpm2.banks tpm2.client tpm2.commands tpm2.public tpm2.response_error tpm2.session tpm2.wire"
+)
 MEASUREMENT = TPM2 | words("linux.measurement_log tpm2.measurement")
 OF_KIND = {
     "disk": words("holders.disk"),
     "tpm": TPM2
     | words("""
-        evidence evidence.event_log holders.tpm holders.tpm_facts holders.tpm_refusal holders.tpm_signatures
-        holders.tpm_where linux.measurement_log linux.pcr_signature_files linux.platform_facts model.holder_options
+        evidence evidence.event_log holders.tpm holders.tpm_facts holders.tpm_pin holders.tpm_refusal
+        holders.tpm_signatures holders.tpm_where linux.measurement_log linux.pcr_signature_files linux.platform_facts model.holder_options
         native.oaep tpm2.codes tpm2.pcr_signature tpm2.policy
     """),
     "pkcs11": words("""

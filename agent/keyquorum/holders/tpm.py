@@ -10,15 +10,8 @@ from keyquorum.linux.tpm_device import TpmDevice
 from keyquorum.native import sodium
 from keyquorum.secret import Secret
 from keyquorum.tpm2 import commands, policy, public, session
-from keyquorum.tpm2.client import (
-    AUTH_FAIL,
-    BAD_AUTH,
-    PCR_CHANGED,
-    POLICY_FAIL,
-    VALUE,
-    ResponseError,
-    Tpm,
-)
+from keyquorum.tpm2.client import Tpm
+from keyquorum.tpm2.response_error import AUTH_FAIL, BAD_AUTH, PCR_CHANGED, POLICY_FAIL, VALUE, ResponseError
 from keyquorum.tpm2.wire import SRK_HANDLE
 
 TYPE_CHECKING = False
@@ -32,8 +25,6 @@ if TYPE_CHECKING:
     from keyquorum.tpm2.session import Session
 
 _ATTEMPTS = 2  # a PCR may be extended by somebody else while we ask
-# Argon2id for the PIN. The TPM's lockout is what protects it; this only makes a leaked authorisation value useless.
-_PIN_PASSES, _PIN_MEMORY = 2, 16 << 20
 
 
 class TpmHolder:
@@ -114,20 +105,12 @@ def _find_storage_key(tpm: Tpm, where: Where) -> tuple[int, StorageKey]:
 def _ask_pin(tpm: Tpm, where: Where, task: OpenTask) -> Secret:
     """Return the authorisation value for the PIN, asked for only when the TPM would accept it."""
     from keyquorum.holders import tpm_refusal
+    from keyquorum.holders.tpm_pin import pin_value
 
     tpm_refusal.check_lockout(tpm)
     tpm_refusal.check_pcrs(tpm, where, task)
     with task.answers.ask(task.subject.name, f"PIN of the TPM for {task.subject.name}") as pin:
         return pin_value(pin, where.salt)
-
-
-def pin_value(pin: Secret, salt: bytes) -> Secret:
-    """Return a PIN's authorisation value: Argon2id, without trailing zeros as a TPM keeps it (Part 1 §19.6.4.3)."""
-    with sodium.argon2id(pin, salt, _PIN_PASSES, _PIN_MEMORY, Secret) as value:
-        size = value.size
-        while size and not value.view[size - 1]:
-            size -= 1
-        return value.part(0, size)
 
 
 class _Unlock:

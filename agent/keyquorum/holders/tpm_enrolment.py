@@ -9,14 +9,15 @@ import time
 from keyquorum.errors import KeyquorumError, MalformedError, RefusedError, UsageError
 from keyquorum.evidence import event_log
 from keyquorum.holders import tpm_facts
-from keyquorum.holders.tpm import pin_value
+from keyquorum.holders.tpm_pin import pin_value
 from keyquorum.holders.tpm_where import SALT_SIZE, Facts, SignedPolicy, Where
 from keyquorum.linux import measurement_log, platform_facts
 from keyquorum.linux.tpm_device import TpmDevice
 from keyquorum.native import sodium
 from keyquorum.secret import Secret
 from keyquorum.tpm2 import commands, creation, policy, public
-from keyquorum.tpm2.client import ResponseError, Tpm
+from keyquorum.tpm2.client import Tpm
+from keyquorum.tpm2.response_error import ResponseError
 from keyquorum.tpm2.wire import SRK_HANDLE
 
 TYPE_CHECKING = False

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from keyquorum.evidence.event_log import Event, EventLog
     from keyquorum.holders.contract import OpenTask
     from keyquorum.holders.tpm_where import Where
-    from keyquorum.tpm2.client import ResponseError, Tpm
+    from keyquorum.tpm2.client import Tpm
+    from keyquorum.tpm2.response_error import ResponseError
 
 # What is measured where: TCG PC Client Platform Firmware Profile §3.3.4, and the UAPI group's Linux TPM PCR registry
 _MEANINGS = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 from keyquorum.errors import HolderError, RefusedError, TamperingError
 from keyquorum.linux import pcr_signature_files
 from keyquorum.tpm2 import commands, pcr_signature, public
-from keyquorum.tpm2.client import ResponseError
+from keyquorum.tpm2.response_error import ResponseError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

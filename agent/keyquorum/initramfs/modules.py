@@ -28,6 +28,7 @@ _FOR_KIND = {
     "tpm": (
         "keyquorum.holders.tpm",
         "keyquorum.holders.tpm_facts",
+        "keyquorum.holders.tpm_pin",
         "keyquorum.holders.tpm_refusal",
         "keyquorum.holders.tpm_signatures",
         "keyquorum.tpm2.codes",

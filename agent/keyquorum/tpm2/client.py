@@ -31,18 +31,6 @@ _AGAIN = frozenset({0x908, 0x90A, 0x920, 0x922})  # YIELDED, TESTING, NV_RATE, R
 _PAUSE, _MOST_PAUSES = 0.05, 100
 EMPTY_PASSWORD = u32(PASSWORD_SESSION) + bytes(5)  # no nonce, no attributes, no password
 
-# Response codes that callers tell apart, without the number of a parameter, handle or session (Part 2 §6.6)
-VALUE, HANDLE, AUTH_FAIL, BAD_AUTH, POLICY_FAIL = 0x84, 0x8B, 0x8E, 0xA2, 0x9D
-PCR_CHANGED, LOCKOUT = 0x128, 0x921
-
-
-class ResponseError(RefusedError):
-    """The TPM answered `command` with an error; `code` lacks the number of the parameter, handle or session."""
-
-    def __init__(self, message: str, hint: str, command: int, code: int) -> None:
-        super().__init__(message, hint)
-        self.command, self.code = command, code
-
 
 class Answer:
     """Where in the response's memory the parameters of an answer are, and what came beside them."""

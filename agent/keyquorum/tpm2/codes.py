@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from keyquorum.errors import HolderError, UnavailableError
-from keyquorum.tpm2.client import AUTH_FAIL, BAD_AUTH, LOCKOUT, ResponseError
+from keyquorum.tpm2.response_error import AUTH_FAIL, BAD_AUTH, LOCKOUT, ResponseError
 
 _COMMANDS = {
     0x120: "EvictControl",

@@ -7,7 +7,8 @@ from keyquorum.errors import RefusedError
 from keyquorum.native import libc, sodium
 from keyquorum.secret import Identity
 from keyquorum.tpm2 import banks, public, session
-from keyquorum.tpm2.client import EMPTY_PASSWORD, HANDLE, ResponseError
+from keyquorum.tpm2.client import EMPTY_PASSWORD
+from keyquorum.tpm2.response_error import HANDLE, ResponseError
 from keyquorum.tpm2.session import Session
 from keyquorum.tpm2.wire import NO_HANDLE, OWNER, RSASSA, SHA256, SRK_HANDLE, sized, u16, u32
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from keyquorum.errors import HolderError, RefusedError, UnavailableError
 from keyquorum.secret import Secret
 from keyquorum.tpm2 import client, codes, commands
-from keyquorum.tpm2.client import ResponseError, Tpm
+from keyquorum.tpm2.client import Tpm
+from keyquorum.tpm2.response_error import ResponseError
 from keyquorum.tpm2.session import Session
 from keyquorum.tpm2.wire import sized, u16, u32
 
