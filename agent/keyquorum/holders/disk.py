@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from keyquorum.model.fragment_disk import SlotHeader
+
+_ENROL_AGAIN = "enrol again to write the fragment anew; until then the other holders open the volume"
+
 
 class DiskHolder:
     """See the contract in `holders.contract`."""
@@ -59,15 +63,7 @@ class DiskHolder:
         for entry in entries:
             if _place(entry) == wanted:
                 return Held(identity=Identity.from_view(identity), envelope=entry.envelope)
-        others = sum(1 for entry in entries if entry.volume == subject.volume)
-        what = (
-            "only fragments of another set of this volume"
-            if others
-            else f"{len(entries)} fragments, none of this volume"
-        )
-        raise RefusedError(
-            f"disk {fragment_disk.show_id(header.disk_id)} at {path} holds {what}", tampered=bool(others)
-        )
+        raise _lacks_fragment(path, header, entries, subject.volume)
 
     def erase(self, task: OpenTask) -> None:
         """Remove this set's fragments of the volume from the disk."""
@@ -83,6 +79,18 @@ class DiskHolder:
         fragment_disk.change(
             path, lambda entries: tuple(e for e in entries if e.volume != volume or not unwanted(e)), disk_id
         )
+
+
+def _lacks_fragment(path: str, header: SlotHeader, entries: tuple[Entry, ...], volume: str) -> RefusedError:
+    """Return the refusal that says what the disk holds instead, and whether it is damaged."""
+    others = any(entry.volume == volume for entry in entries)
+    what = (
+        "only fragments of another set of this volume" if others else f"{len(entries)} fragments, none of this volume"
+    )
+    message = f"disk {fragment_disk.show_id(header.disk_id)} at {path} holds {what}"
+    if fragment_disk.damaged_slots(path):
+        return RefusedError(f"{message}, and one of its two slots is damaged", _ENROL_AGAIN, tampered=others)
+    return RefusedError(message, tampered=others)
 
 
 def _place(entry: Entry) -> tuple[str, bytes, int]:

@@ -19,6 +19,7 @@ _TAGS = {
     "ID": "by-id",
 }
 _MAX_SCAN = 256
+_MAX_NAMED = 4  # of other fragment disks
 _SKIP = ("dm-", "ram", "zram", "sr", "fd", "md", "nbd")
 
 
@@ -47,13 +48,16 @@ def find_fragment_disk(disk_id: bytes, deadline: float, devices: str = "/dev", s
     answers = Mailbox()
     for path in candidates:
         answers.run(lambda path=path: (path, identify(path)))  # type: ignore[misc]  # mypy infers no lambda defaults
-    pending = len(candidates)
+    pending, others = len(candidates), set()
     while pending and time.monotonic() < deadline:
         for path, found in answers.take(deadline - time.monotonic()):
             if found == disk_id:
                 return str(path)
+            if found is not None:
+                others.add(show_id(found))
             pending -= 1
-    raise UnavailableError(f"no disk with id {show_id(disk_id)} is attached")
+    instead = f", but {' and '.join(sorted(others)[:_MAX_NAMED])}" if others else ""
+    raise UnavailableError(f"no disk with id {show_id(disk_id)} is attached{instead}")
 
 
 def sysfs_directory(device: str) -> str:

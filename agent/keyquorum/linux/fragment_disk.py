@@ -81,6 +81,29 @@ def _newest(
     raise RefusedError(f"{path} {problem}", tampered=True)
 
 
+def damaged_slots(path: str) -> int:
+    """Return how many of a disk's two slots are not intact (both are, from the start); raises as `read` does."""
+    damaged = 0
+    try:
+        with DiskReader(path) as disk:
+            for offset in disk_format.SLOTS:
+                header = disk_format.parse_header(disk.pread(disk.descriptor, disk_format.HEADER_SIZE, offset))
+                damaged += header is None or not _is_intact(disk, offset, header)
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be read: {error.strerror}") from None
+    return damaged
+
+
+def _is_intact(disk: DiskReader, offset: int, header: SlotHeader) -> bool:
+    try:
+        disk_format.parse_catalogue(
+            disk.pread(disk.descriptor, header.length, offset + disk_format.HEADER_SIZE), header
+        )
+    except TamperingError:
+        return False
+    return True
+
+
 def change(path: str, edit: Callable[[tuple[Entry, ...]], tuple[Entry, ...]], disk_id: bytes | None = None) -> None:
     """Replace the catalogue by `edit` of it, in the slot not in use, flushed and read back before returning.
 

@@ -89,6 +89,15 @@ def test_what_is_too_small_mapped_or_unreadable_is_passed_over(machine: Machine)
         machine.find()
 
 
+def test_the_disks_that_are_there_instead_are_named(machine: Machine) -> None:
+    for number in range(9, 0, -1):
+        machine.disk(f"vd{number}", bytes([number]) * 16)
+    machine.disk("vda", None)
+    instead = " and ".join(show_id(bytes([number]) * 16) for number in range(1, 5))
+    with pytest.raises(UnavailableError, match=rf"^no disk with id {show_id(DISK_ID)} is attached, but {instead}$"):
+        machine.find()
+
+
 def test_no_sysfs_at_all(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError):
         block.find_fragment_disk(DISK_ID, time.monotonic() + 5, str(tmp_path), str(tmp_path / "none"))

@@ -76,6 +76,17 @@ def test_nothing_is_written_when_nothing_changes(disk: str) -> None:
     assert fragment_disk.read(disk)[0].generation == 1
 
 
+def test_damaged_slots_are_counted(disk: str, tmp_path: Path) -> None:
+    add(disk, 1)
+    assert fragment_disk.damaged_slots(disk) == 0
+    write(disk, SLOT_SIZE + HEADER_SIZE, b"damage")
+    assert fragment_disk.damaged_slots(disk) == 1
+    write(disk, 0, b"damage")
+    assert fragment_disk.damaged_slots(disk) == 2
+    with pytest.raises(UnavailableError, match="cannot be read: No such file"):
+        fragment_disk.damaged_slots(str(tmp_path / "none"))
+
+
 def test_identify(disk: str, tmp_path: Path) -> None:
     assert fragment_disk.identify(disk) == DISK_ID
     assert fragment_disk.identify(str(tmp_path / "none")) is None
