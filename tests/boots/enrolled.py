@@ -112,7 +112,7 @@ def enrolled_root(recipe: Recipe = ANY_TWO) -> Enrolled:
     """Enrol a root volume in its own running system, or find the machine where that was done before."""
     tree = product_tree(recipe.suite, recipe.luks, recipe.extra)
     with open(__file__, "rb") as source:
-        described = f"{tree.path}\n{recipe}\n{hashlib.sha256(source.read()).hexdigest()}"
+        described = f"{tree.identity}\n{recipe}\n{hashlib.sha256(source.read()).hexdigest()}"
 
     def make(entry: str) -> None:
         _lay_disks(entry, tree, recipe.luks)

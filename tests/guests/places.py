@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from guests import guardian
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.path.join(REPOSITORY, "build", "guests")
+# Without links: checkouts that share the cache name the same things alike, and make them once.
+BUILD = os.path.realpath(os.path.join(REPOSITORY, "build", "guests"))
 LONGEST_SOCKET_PATH = 100
 
 
