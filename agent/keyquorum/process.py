@@ -26,6 +26,7 @@ def run(program: Callable[[], int]) -> int:
     """Run a program to its exit code."""
     signal(SIGTERM, _terminate)
     signal(SIGHUP, _terminate)
+    secret.keep_out_of_swap()
     try:
         return program()
     except KeyquorumError as error:
@@ -43,6 +44,15 @@ def run(program: Callable[[], int]) -> int:
         return KeyquorumError.exit_code
     finally:
         secret.wipe_all()
+
+
+def warn_of_unlocked_memory() -> None:
+    """Tell a person whose secrets this process cannot keep out of swap space."""
+    if secret.protection() == "none":
+        speech.warn(
+            "this process may lock no memory, so its secrets could reach swap space; allow it 1 MiB "
+            "(LimitMEMLOCK= of its unit, ulimit -l of a shell)"
+        )
 
 
 def leave(code: int) -> NoReturn:

@@ -84,6 +84,11 @@ def protection() -> str:
     return _get_arena().protection
 
 
+def keep_out_of_swap() -> None:
+    """Lock all memory of a program, if it may: arithmetic leaves copies outside the arena (docs/threats.md §4)."""
+    libc.lock_everything()
+
+
 def wipe_all() -> None:
     """Wipe every secret of this process. The last act of a program, on every way out."""
     if _arena is not None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from keyquorum import secret
 from keyquorum.errors import KeyquorumError
+from keyquorum.native import libc
 from keyquorum.secret import Identity, KeyEncryptionKey, Secret, Share, VolumeKey, wipe_bytes
 
 if TYPE_CHECKING:
@@ -265,6 +266,57 @@ print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMI
 """
     assert run_alone(script) == b"0 0 0\n"
     assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)  # here too, once the arena exists
+
+
+WITHOUT_PRIVILEGE = """
+import ctypes, os, resource, sys
+ctypes.CDLL(None).prctl(24, 14, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_IPC_LOCK
+resource.setrlimit(resource.RLIMIT_MEMLOCK, ({limit}, {limit}))
+os.execv(sys.executable, [sys.executable, "-c", {script!r}])
+"""
+LOCKED = """
+from keyquorum import process, secret
+def program():
+    process.warn_of_unlocked_memory()
+    with open("/proc/self/status") as file:
+        size = {line.split(":")[0]: line.split()[1] for line in file if line.startswith("Vm")}
+    print(secret.protection(), int(size["VmLck"]) > int(size["VmRSS"]) // 2)
+    bytearray(64 << 20)  # mapped, whatever the limit on locked memory is
+    return 0
+process.run(program)
+"""
+
+
+def test_a_program_that_may_locks_all_its_memory() -> None:
+    protection, everything = run_alone(LOCKED).split()
+    assert protection in {b"memfd_secret", b"mlock"}
+    assert everything == b"True", "tests run as root"
+
+
+def test_a_program_that_may_lock_little_locks_the_arena_only() -> None:
+    said = run_alone(WITHOUT_PRIVILEGE.format(limit=8 << 20, script=LOCKED))
+    assert said in {b"memfd_secret False\n", b"mlock False\n"}
+
+
+def test_a_program_that_may_lock_nothing_says_so() -> None:
+    script = WITHOUT_PRIVILEGE.format(limit=0, script="import sys; sys.stderr = sys.stdout\n" + LOCKED)
+    warning, result = run_alone(script).decode().splitlines()
+    assert warning.startswith("keyquorum: warning: this process may lock no memory, so its secrets could reach swap")
+    assert result == "none False"
+
+
+def test_the_keyring_of_the_thread_is_emptied() -> None:
+    add_key = {"x86_64": 248}.get(os.uname().machine, 217)
+    keyctl = libc._SYS_KEYCTL.get(os.uname().machine, libc._SYS_KEYCTL_GENERIC)
+
+    def search() -> int:
+        return libc.system_call(keyctl, *map(ctypes.c_long, (10, -1)), b"user", b"keyquorum test", ctypes.c_long(0))
+
+    added = libc.system_call(add_key, b"user", b"keyquorum test", PLAIN, ctypes.c_long(len(PLAIN)), ctypes.c_long(-1))
+    assert search() == added
+    libc.clear_thread_keyring()
+    with pytest.raises(OSError, match="Required key not available"):
+        search()
 
 
 def test_a_child_has_an_arena_of_its_own() -> None:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import os
 import time
 
-from keyquorum import speech
+from keyquorum import process, speech
 from keyquorum.enroll.request import Machine
 from keyquorum.errors import KeyquorumError, UsageError
 from keyquorum.holders.contract import Tuning
 from keyquorum.linux import luks_admin, prompt
 from keyquorum.linux.answers import LocalAnswers
 from keyquorum.model import strict_json
-from keyquorum.secret import Secret, VolumeKey, wipe_bytes
+from keyquorum.secret import Secret, VolumeKey
 from keyquorum.settings import load
 from keyquorum.unlock.arguments import answer_descriptor
 
@@ -63,6 +63,7 @@ def answer_fds(arguments: Namespace) -> tuple[tuple[str, int], ...]:
 def machine(arguments: Namespace) -> Machine:
     """Wire this machine for a story of the administrator's side."""
     settings = load()
+    process.warn_of_unlocked_memory()
     return Machine(
         settings=settings,
         tuning=Tuning(
@@ -86,26 +87,23 @@ def machine(arguments: Namespace) -> Machine:
 
 def read_key_file(path: str) -> Secret:
     """Read a key file, or standard input for "-", as cryptsetup does: every byte counts."""
-    try:
-        descriptor = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with Secret(_MAX_KEY_FILE + 1) as buffer:
+        used = 0
         try:
-            data = bytearray()
-            while len(data) <= _MAX_KEY_FILE and (piece := os.read(descriptor, 4096)):
-                data += piece
-                wipe_bytes(piece)
-        finally:
-            if descriptor:
-                os.close(descriptor)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        if not data:
+            descriptor = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while used < buffer.size and (got := os.readv(descriptor, [buffer.view[used:]])):
+                    used += got
+            finally:
+                if descriptor:
+                    os.close(descriptor)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        if not used:
             raise UsageError(f"{path} is empty")
-        if len(data) > _MAX_KEY_FILE:
+        if used > _MAX_KEY_FILE:
             raise UsageError(f"{path} is larger than {_MAX_KEY_FILE >> 10} KiB")
-        return Secret.from_view(data)
-    finally:
-        wipe_bytes(data)
+        return buffer.part(0, used)
 
 
 def obtain_volume_key(header: Header, arguments: Namespace, answers: Machine) -> VolumeKey:

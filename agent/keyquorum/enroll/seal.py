@@ -62,7 +62,7 @@ def _seal(plan: Plan, planned: PlannedFragment, wheres: dict[int, dict[str, Any]
         options=spec.options,
         answers=request.answers,
         tuning=request.tuning,
-        show=request.show,
+        show=request.show if spec.kind == "sheet" else request.warn,  # other kinds show no secret, but warnings
     )
     try:
         wheres[spec.index] = load(spec.kind).seal(task)

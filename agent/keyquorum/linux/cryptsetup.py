@@ -8,6 +8,7 @@ import errno
 import os
 
 from keyquorum.errors import KeyquorumError, TamperingError
+from keyquorum.native import libc
 from keyquorum.native.library import ADDRESS, INT, SIZE, TEXT, function, load
 
 TYPE_CHECKING = False
@@ -105,10 +106,17 @@ class Header:
             raise TamperingError("volume key", "digest", "is not the key of this header")
 
     def activate(self, name: str, volume_key: VolumeKey, flags: int) -> None:
-        """Map the volume as `name`, the key loaded into the kernel keyring; the digest is verified on the way."""
-        result = _activate(
-            self.handle, os.fsencode(name), volume_key.address, volume_key.size, flags | _ACTIVATE_KEYRING_KEY
-        )
+        """Map the volume as `name`, the key loaded into the kernel keyring; the digest is verified on the way.
+
+        dm-crypt has taken its copy when this returns. The library leaves the key, whole, in the thread's keyring, where
+        it would stay as long as this process.
+        """
+        try:
+            result = _activate(
+                self.handle, os.fsencode(name), volume_key.address, volume_key.size, flags | _ACTIVATE_KEYRING_KEY
+            )
+        finally:
+            _forget_loaded_key()
         if result == -errno.EPERM:
             self._messages.clear()
             raise TamperingError("volume key", "digest", "is not the key of this header")
@@ -126,6 +134,13 @@ class Header:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _forget_loaded_key() -> None:
+    try:
+        libc.clear_thread_keyring()
+    except OSError:  # a kernel without keyrings: then nothing is in one
+        return
 
 
 def is_active(name: str) -> bool:

@@ -16,6 +16,8 @@ _syscall.restype = _LONG
 _mmap = function(_LIBC, "mmap", ADDRESS, ADDRESS, SIZE, INT, INT, INT, _LONG)
 _munmap = function(_LIBC, "munmap", INT, ADDRESS, SIZE)
 _mlock = function(_LIBC, "mlock", INT, ADDRESS, SIZE)
+_mlockall = function(_LIBC, "mlockall", INT, INT)
+_capget = function(_LIBC, "capget", INT, ADDRESS, ADDRESS)
 _madvise = function(_LIBC, "madvise", INT, ADDRESS, SIZE, INT)
 _prctl = function(_LIBC, "prctl", INT, INT, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _move = function(_LIBC, "memmove", ADDRESS, ADDRESS, ADDRESS, SIZE)
@@ -30,6 +32,12 @@ _MAP_SHARED, _MAP_PRIVATE, _MAP_ANONYMOUS = 0x01, 0x02, 0x20
 _MADV_DONTFORK, _MADV_DONTDUMP = 10, 16
 _PR_SET_DUMPABLE = 4
 _RLIMIT_CORE = 4
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+_CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
+_CAP_IPC_LOCK = 1 << 14
+_SYS_KEYCTL = {"x86_64": 250, "ppc64le": 271, "s390x": 280}  # elsewhere the generic number
+_SYS_KEYCTL_GENERIC = 219
+_KEYCTL_CLEAR, _KEY_SPEC_THREAD_KEYRING = 7, -1
 
 
 def last_error() -> OSError:
@@ -63,6 +71,24 @@ def map_locked_memory(size: int) -> tuple[int, bool]:
     _madvise(address, size, _MADV_DONTDUMP)
     _madvise(address, size, _MADV_DONTFORK)
     return address, locked
+
+
+def lock_everything() -> bool:
+    """Keep all memory of this process out of swap, what it maps later included; say whether that was possible.
+
+    Only with CAP_IPC_LOCK: without it the lock holds as long as there is room below a limit, and then mapping fails.
+    """
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    effective = (ctypes.c_uint32 * 6)()
+    if _capget(header, effective) or not effective[0] & _CAP_IPC_LOCK:
+        return False
+    return bool(_mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0)
+
+
+def clear_thread_keyring() -> None:
+    """Drop every key from the calling thread's keyring (keyrings(7)); raises OSError."""
+    number = _SYS_KEYCTL.get(os.uname().machine, _SYS_KEYCTL_GENERIC)
+    system_call(number, _LONG(_KEYCTL_CLEAR), _LONG(_KEY_SPEC_THREAD_KEYRING), _LONG(0), _LONG(0), _LONG(0))
 
 
 def map_memory(size: int) -> int:

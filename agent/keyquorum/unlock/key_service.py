@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve() -> int:
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
         raise UsageError("keyquorum-key is started by keyquorum-key.socket")
+    process.warn_of_unlocked_memory()
     connection = socket(fileno=_FIRST_PASSED)
     try:
         return answer(connection, crypttab.PATH)

@@ -42,6 +42,7 @@ def command(verb: str, words: Sequence[str]) -> int:
         sys.stdout.write(asked.message)
         return 0
     settings = load()
+    process.warn_of_unlocked_memory()
     listener = telling.choose(boot=arguments.boot) if verb == "unlock" else telling.Person()
     proxy = make_proxy(arguments, settings, listener)
     report = proxy.check() if verb == "check" else proxy.unlock()
