@@ -90,7 +90,9 @@ class Plan(Record):
         return unwrapped.with_(nonce=wrapped.nonce, wrapped=wrapped.ciphertext)
 
 
-def make_plan(request: Request, descriptor: HeaderDescriptor, volume_key: VolumeKey) -> Plan:
+def make_plan(
+    request: Request, descriptor: HeaderDescriptor, volume_key: VolumeKey, epoch: int = FIRST_EPOCH
+) -> Plan:
     """Split the secret along the policy, and seal and sign every fragment."""
     with sodium.random_secret(Secret, 16) as fresh:
         set_id = bytes(fresh.view)
@@ -105,7 +107,7 @@ def make_plan(request: Request, descriptor: HeaderDescriptor, volume_key: Volume
         description = Description(
             volume=descriptor.uuid,
             set_id=set_id,
-            epoch=FIRST_EPOCH,
+            epoch=epoch,
             index=spec.index,
             total=len(request.policy.holders),
             threshold=node.threshold,
@@ -118,7 +120,7 @@ def make_plan(request: Request, descriptor: HeaderDescriptor, volume_key: Volume
         )
         with _blinded(points[spec.index], secret.size) as share:
             enc, ciphertext = recipient.seal(share, description.info())
-            committed = commitment.commit(set_id, FIRST_EPOCH, path, share)
+            committed = commitment.commit(set_id, epoch, path, share)
         fragment = Fragment(description=description, kem=request.kem, enc=enc, ciphertext=ciphertext)
         fragments.append(
             PlannedFragment(
@@ -133,7 +135,7 @@ def make_plan(request: Request, descriptor: HeaderDescriptor, volume_key: Volume
         request=request,
         descriptor=descriptor,
         set_id=set_id,
-        epoch=FIRST_EPOCH,
+        epoch=epoch,
         secret=secret,
         volume_key=volume_key,
         fragments=tuple(fragments),

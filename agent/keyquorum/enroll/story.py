@@ -8,6 +8,7 @@ token is written, which is one atomic act of libcryptsetup, and no keyslot is ev
 from __future__ import annotations
 
 from keyquorum.enroll import seal
+from keyquorum.enroll.epochs import next_epoch
 from keyquorum.enroll.plan import Plan, make_plan
 from keyquorum.enroll.preconditions import check_header
 from keyquorum.enroll.prove import prove
@@ -42,7 +43,7 @@ def enroll(request: Request, header: Header, volume_key: VolumeKey) -> VolumeSet
     are taken back and the volume is as it was.
     """
     descriptor = check_header(header)
-    plan = make_plan(request, descriptor, volume_key)
+    plan = make_plan(request, descriptor, volume_key, next_epoch(descriptor.uuid, request.settings.volumes))
     done = Undo()
     try:
         seal.into_key_holders(plan, done.wheres)

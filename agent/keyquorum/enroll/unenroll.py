@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from keyquorum.enroll import seal
+from keyquorum.enroll import epochs, seal
 from keyquorum.errors import KeyquorumError, UsageError
 from keyquorum.linux import atomic_file, luks_admin
 from keyquorum.model import header as headers
@@ -77,4 +77,5 @@ def unenroll(machine: Machine, header: Header, found: Found) -> None:
     if found.volume_set is not None:
         indexes = {placement.index for placement in found.volume_set.placements}
         seal.erase_fragments(machine, found.volume_set, indexes)
+    epochs.remember(header.uuid, machine.settings.volumes)
     atomic_file.remove(anchor_path(header.uuid, machine.settings.volumes))

@@ -46,7 +46,7 @@ def boot_volumes(crypttab: str, volumes: str, note: Callable[[str], None]) -> li
         try:
             found.append(_volume(name, source, volumes))
         except KeyquorumError as error:
-            if os.path.isdir(volumes) and os.listdir(volumes):
+            if os.path.isdir(volumes) and any(name.endswith(".json") for name in os.listdir(volumes)):
                 note(f"{name} will ask for its passphrase: {error.message}")
     return found
 
