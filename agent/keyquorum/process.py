@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _signal import SIGHUP, SIGTERM, signal  # type: ignore[import-not-found]  # the module signal imports enum
+from _signal import SIG_IGN, SIGHUP, SIGTERM, getsignal, signal  # type: ignore[import-not-found]  # the module signal imports enum
 
 from keyquorum import secret, speech
 from keyquorum.errors import KeyquorumError
@@ -24,8 +24,10 @@ class TerminatedError(BaseException):
 
 def run(program: Callable[[], int]) -> int:
     """Run a program to its exit code."""
-    signal(SIGTERM, _terminate)
-    signal(SIGHUP, _terminate)
+    _open_standard_streams()
+    for number in (SIGTERM, SIGHUP):
+        if getsignal(number) is not SIG_IGN:  # started by nohup, for instance
+            signal(number, _terminate)
     secret.keep_out_of_swap()
     try:
         return program()
@@ -33,6 +35,7 @@ def run(program: Callable[[], int]) -> int:
         speech.fail(error)
         return error.exit_code
     except (KeyboardInterrupt, TerminatedError):
+        speech.note("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:  # nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,10 +62,31 @@ def leave(code: int) -> NoReturn:
     """End the process now: no thread that hangs in a silent device is waited for, no memory tidied for nobody."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None:
+                stream.flush()
         except OSError:  # nobody reads it
             continue
     os._exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Make descriptors 0 to 2 and the streams on them usable, whatever we were started with.
+
+    A boot without a console starts us with all three closed. The next file that is opened, perhaps a disk, would get
+    the number and then our words (I1, I5). A terminal that lacks a character of ours gets it escaped.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (as long as the process)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (as above)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 def fault(error: Exception) -> str:

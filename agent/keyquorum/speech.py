@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import sys
 
+from keyquorum.errors import KeyquorumError
 from keyquorum.model import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from keyquorum.errors import KeyquorumError
     from keyquorum.model.report import Report, Verdict
 
 _PREFIX = "keyquorum: "
@@ -24,9 +24,14 @@ _COLOURS = {report.VALID: _GREEN, report.REFUSED: _RED, report.TAMPERED: _RED, r
 
 
 def say(line: str) -> None:
-    """Print a line of the result."""
-    sys.stdout.write("\n".join(printable(part) for part in line.split("\n")) + "\n")
-    sys.stdout.flush()
+    """Print a line of the result; raises BrokenPipeError when nobody reads, `KeyquorumError` when it fits nowhere."""
+    try:
+        sys.stdout.write("\n".join(printable(part) for part in line.split("\n")) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise KeyquorumError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def note(line: str) -> None:
@@ -82,8 +87,12 @@ def printable(line: str) -> str:
 
 
 def _tell(line: str, colour: str = "") -> None:
+    """Write to standard error; a console that is gone or a journal that crashed stops no unlock (I3)."""
     line = printable(line)
-    if colour and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
-        line = colour + line + _PLAIN
-    sys.stderr.write(_PREFIX + line + "\n")
-    sys.stderr.flush()
+    try:
+        if colour and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+            line = colour + line + _PLAIN
+        sys.stderr.write(_PREFIX + line + "\n")
+        sys.stderr.flush()
+    except OSError:
+        return

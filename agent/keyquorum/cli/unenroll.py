@@ -12,6 +12,7 @@ from __future__ import annotations
 from keyquorum import speech
 from keyquorum.cli import shell
 from keyquorum.enroll.unenroll import find_enrolment, other_keyslots, unenroll
+from keyquorum.enroll.uninterrupted import uninterrupted
 from keyquorum.errors import UsageError
 from keyquorum.linux import block, boot_image, luks_admin
 from keyquorum.linux.volume_lock import exclusive
@@ -50,7 +51,8 @@ def run(arguments: Namespace) -> int:
         if not arguments.yes:
             shell.confirm(f"Take {device} out of its quorum?")
         volume = header.uuid
-        unenroll(machine, header, found)
+        with uninterrupted():
+            unenroll(machine, header, found)
     if boot_image.opens_at_boot(volume) and not arguments.no_boot_image:
         speech.note("rebuilding the initramfs")
         boot_image.rebuild()

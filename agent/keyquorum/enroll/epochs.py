@@ -53,4 +53,3 @@ def _left(uuid: str, volumes: str) -> int:
 
 def _path(uuid: str, volumes: str) -> str:
     return anchor_path(uuid, volumes).removesuffix(".json") + _SUFFIX
-

@@ -90,9 +90,7 @@ class Plan(Record):
         return unwrapped.with_(nonce=wrapped.nonce, wrapped=wrapped.ciphertext)
 
 
-def make_plan(
-    request: Request, descriptor: HeaderDescriptor, volume_key: VolumeKey, epoch: int = FIRST_EPOCH
-) -> Plan:
+def make_plan(request: Request, descriptor: HeaderDescriptor, volume_key: VolumeKey, epoch: int = FIRST_EPOCH) -> Plan:
     """Split the secret along the policy, and seal and sign every fragment."""
     with sodium.random_secret(Secret, 16) as fresh:
         set_id = bytes(fresh.view)

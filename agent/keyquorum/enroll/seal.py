@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 
+from keyquorum.enroll.uninterrupted import uninterrupted
 from keyquorum.errors import KeyquorumError, UsageError
 from keyquorum.holders import load
 from keyquorum.holders.contract import SealTask, Subject, open_task
@@ -40,7 +41,8 @@ def into_envelope_holders(plan: Plan, wheres: dict[int, dict[str, Any]]) -> None
     disks: dict[str, str] = {}
     for planned in plan.fragments:
         if keeps_envelope(planned):
-            _seal(plan, planned, wheres)
+            with uninterrupted():  # written and not noted, it would not be taken back
+                _seal(plan, planned, wheres)
             spec = planned.spec
             same = disks.setdefault(wheres[spec.index]["disk"], spec.holder)
             if same != spec.holder:

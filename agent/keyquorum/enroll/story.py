@@ -13,6 +13,7 @@ from keyquorum.enroll.plan import Plan, make_plan
 from keyquorum.enroll.preconditions import check_header
 from keyquorum.enroll.prove import prove
 from keyquorum.enroll.undo import Undo, expected_wheres, take_back
+from keyquorum.enroll.uninterrupted import uninterrupted
 from keyquorum.envelope import dsse, wrapping
 from keyquorum.errors import KeyquorumError, UsageError
 from keyquorum.linux import atomic_file, luks_admin
@@ -51,17 +52,20 @@ def enroll(request: Request, header: Header, volume_key: VolumeKey) -> VolumeSet
         seal.into_envelope_holders(plan, done.wheres)
         if request.with_keyslot:
             request.tell("adding the keyslot")
-        done.keyslot = _add_keyslot(plan, header)
+        with uninterrupted():
+            done.keyslot = _add_keyslot(plan, header)
         volume_set = plan.volume_set(done.wheres, done.keyslot)
         enrolment, token = _assemble(plan, volume_set)
         prove(plan, enrolment)
-        done.anchor_before = _write_anchor(request, volume_set)
         request.tell("writing the LUKS2 token")
-        luks_admin.set_token(header, token.to_json())
-        done.committed = True
+        with uninterrupted():
+            done.anchor_before = _write_anchor(request, volume_set)
+            luks_admin.set_token(header, token.to_json())
+            done.committed = True
     finally:
         if not done.committed:
-            take_back(plan, header, done)
+            with uninterrupted():
+                take_back(plan, header, done)
         plan.close()
     request.tell("reading the token back")
     with copy_header(request.device, request.header) as copy:

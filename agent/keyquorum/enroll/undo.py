@@ -31,6 +31,8 @@ class Undo:
 def take_back(plan: Plan, header: Header, done: Undo) -> None:
     """Undo it all; what cannot be undone is told."""
     request = plan.request
+    if done.wheres:
+        request.tell("taking back what was written")
     volume_set = plan.volume_set(expected_wheres(plan, done.wheres), -1)
     seal.erase_fragments(request, volume_set, done.wheres.keys())
     if done.keyslot >= 0:

@@ -47,10 +47,10 @@ def command(verb: str, words: Sequence[str]) -> int:
     proxy = make_proxy(arguments, settings, listener)
     report = proxy.check() if verb == "check" else proxy.unlock()
     listener.outcome(report)
-    if arguments.json:
-        speech.say(strict_json.serialise(report.to_json()).decode())
     if arguments.boot or arguments.record:
         boot_record.keep_report(report)
+    if arguments.json:
+        speech.say(strict_json.serialise(report.to_json()).decode())
     if arguments.boot:
         hand_over_console()
         if settings.linger and report.outcome == "failed":
@@ -84,7 +84,10 @@ def make_proxy(arguments: Arguments, settings: Settings, listener: Person) -> Pr
 
 def hand_over_console() -> None:
     """Close standard output: the boot script waits for that, and not for threads stuck with a silent device."""
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # the script waits all the same
+        boot_record.to_kernel_log("nobody reads standard output")
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
