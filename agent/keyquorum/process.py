@@ -26,7 +26,7 @@ def run(program: Callable[[], int]) -> int:
     """Run a program to its exit code."""
     _open_standard_streams()
     for number in (SIGTERM, SIGHUP):
-        if getsignal(number) is not SIG_IGN:  # started by nohup, for instance
+        if getsignal(number) != SIG_IGN:  # started by nohup, for instance
             signal(number, _terminate)
     secret.keep_out_of_swap()
     try:

@@ -171,3 +171,30 @@ process.leave(process.run(program))
         child.stdout.close()
         said = child.stderr.read()
         assert (child.wait(30), said) == (1, b"")
+
+
+def test_nohup_is_respected() -> None:
+    def program() -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 7
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert process.run(program) == 7
+
+
+def test_closed_descriptors_are_filled_before_anything_is_opened() -> None:
+    """What is opened later must not become standard output or error: it may be a disk."""
+    code = (
+        "import os\nfrom keyquorum import process\n"
+        "def program():\n"
+        "    descriptor = os.open('/dev/zero', os.O_RDWR)\n"
+        "    return 0 if descriptor > 2 and os.readlink('/proc/self/fd/2') == '/dev/null' else 1\n"
+        "process.leave(process.run(program))\n"
+    )
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0

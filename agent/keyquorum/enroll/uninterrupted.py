@@ -22,7 +22,7 @@ def uninterrupted() -> Iterator[None]:
     """Hold signals that would end the program back until the block is done; the first one counts then."""
     came: list[int] = []
     before = [(number, signal.getsignal(number)) for number in _ENDING]
-    ours = [number for number, handler in before if handler is not signal.SIG_IGN]
+    ours = [number for number, handler in before if handler != signal.SIG_IGN]
     for number in ours:
         signal.signal(number, lambda number, _frame: came.append(number))
     try:
