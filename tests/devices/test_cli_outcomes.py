@@ -99,6 +99,13 @@ def test_the_life_of_a_volume_prints_what_the_page_says(bench: Bench) -> None:
     check(bench.run("unenroll", "--yes", "--json", volume), "unenroll")
 
 
+def test_a_short_wait_for_missing_holders_hurries_nobody_who_is_there(bench: Bench) -> None:
+    volume = bench.volume()
+    bench.enroll(volume, bench.policy([bench.disk("disk-1"), bench.disk("disk-2")]))
+    said = bench.run("check", "--timeout", "0.001", "--json", volume)
+    assert said.code == 0, said.err
+
+
 def test_a_volume_that_status_cannot_find_has_an_error(bench: Bench) -> None:
     bench.enrolled()
     said = bench.run("status", "--json")

@@ -20,7 +20,7 @@ from keyquorum.linux import block, cryptsetup, luks_admin
 from keyquorum.linux.private_header import copy_header
 from keyquorum.linux.volume_lock import exclusive
 from keyquorum.unlock.gather import Context, Gathering, Limits
-from keyquorum.unlock.open_volume import Mapping, open_volume
+from keyquorum.unlock.open_volume import Mapping, measure, open_volume
 from keyquorum.unlock.reconstruct import rebuild_volume_key
 from keyquorum.unlock.verified_set import verify_enrolment
 
@@ -59,7 +59,9 @@ def run(arguments: Namespace) -> int:
             if cryptsetup.is_active(arguments.name):
                 raise UsageError(f"/dev/mapper/{arguments.name} exists already")
             volume_set = verify_enrolment(header, machine.settings.volumes).volume_set
-            open_volume(header, volume_set, volume_key, Mapping(name=arguments.name))
+            mapping = Mapping(name=arguments.name)
+            open_volume(header, volume_set, volume_key, mapping)
+            measure(volume_set, volume_key, mapping, machine.settings.tpm_device, speech.warn)
             speech.note(f"{device} is open as /dev/mapper/{arguments.name}")
         if arguments.add_passphrase:
             _add_passphrase(arguments, machine, device, volume_key)

@@ -72,11 +72,6 @@ class Gathering:
         context.answers.introduce({p.name: p.kind for p in enrolment.volume_set.placements})
 
     @property
-    def deadline(self) -> float:
-        """The end of the whole, on the monotonic clock."""
-        return self._limits.deadline
-
-    @property
     def missing(self) -> int:
         """How many more valid fragments the quorum needs."""
         return tree.missing(self.enrolment.volume_set.policy, self.shares.keys())

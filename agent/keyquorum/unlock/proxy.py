@@ -133,22 +133,24 @@ class Proxy(Record):
         return report.with_(outcome="quorum", exit_code=0, verdicts=gathering.verdicts)
 
     def _limits(self) -> Limits:
+        """Who is there may take its time: however short --timeout is, it counts for holders that are not there."""
         seconds = self.arguments.timeout or self.settings.unlock_timeout
         return Limits(
             holder=self.settings.holder_timeout,
             person=self.settings.prompt_timeout,
-            deadline=time.monotonic() + seconds,
+            deadline=time.monotonic() + max(seconds, self.settings.holder_timeout),
             kinds=self.arguments.kinds,
         )
 
     def _gather(self, gathering: Gathering, name: str) -> None:
         """Ask unattended holders, then a person, then wait for holders that may still come (I3, I4)."""
+        end = time.monotonic() + self.arguments.timeout
         gathering.ask_unattended()
         if gathering.missing and self.arguments.prompt and gathering.person_could_help():
             gathering.ask_person()
         if not gathering.missing or not self.arguments.timeout:
             return
-        events, end = DeviceEvents(), gathering.deadline
+        events = DeviceEvents()
         try:
             while gathering.missing and (left := end - time.monotonic()) > 0:
                 events.wait(min(left, _LOOK_AGAIN))
