@@ -10,18 +10,19 @@ TESTS = $(IN_VENV) packaging/run_tests.py
 
 .PHONY: help
 help:
-	@echo "make demo      boot a VM from a root that opens from 2 of 3 fragments, then see it refuse with one"
-	@echo "make test      all tests, in the order of the parts below, with their times"
-	@echo "make unit        house rules, unit tests, published vectors: minutes, no machines, no devices"
-	@echo "make devices     emulated TPMs, software tokens, LUKS2 images"
-	@echo "make package     the Debian package: reproducible, lintian, install and removal on Debian 12 and 13"
-	@echo "make guests      the machines that the next part boots"
-	@echo "make boots       real boots: what opens, what must not, what a power cut leaves"
-	@echo "make lint      ruff, mypy, shellcheck"
-	@echo "make bench     speed and size against cryptsetup, systemd and clevis, as ratios"
-	@echo "make deb       build/keyquorum_VERSION_amd64.deb for Debian 12 and 13"
-	@echo "make man       build/man, the manual pages"
-	@echo "make clean     remove what was built, test machines included"
+	@echo "make demo       boot a VM from a root that opens from 2 of 3 fragments, then see it refuse with one"
+	@echo "make test       all tests, in this order, with their times:"
+	@echo "  make unit       house rules, unit tests, published vectors: a minute or two, no machines, no devices"
+	@echo "  make devices    emulated TPMs, software tokens, LUKS2 images"
+	@echo "  make package    the Debian package: reproducible, lintian, install and removal on Debian 12 and 13"
+	@echo "  make guests     the machines that the next part boots"
+	@echo "  make boots      real boots: what opens, what must not, what a power cut leaves"
+	@echo "make lint       ruff, mypy, shellcheck"
+	@echo "make bench      speed and size against cryptsetup, systemd and clevis, as ratios"
+	@echo "make deb        build/keyquorum_VERSION_amd64.deb for Debian 12 and 13"
+	@echo "make man        build/man, the manual pages"
+	@echo "make clean      remove what was built, test machines included"
+	@echo "Each one first installs what it needs: Debian 12 or 13, as root, with apt and pip reachable."
 
 .PHONY: test
 test: $(VENV)/ready

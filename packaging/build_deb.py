@@ -54,7 +54,6 @@ FILES = (
     ("packaging/examples", DOC / "examples", 0o644),
     ("packaging/debian/copyright", DOC, 0o644),
     ("docs", DOC / "docs", 0o644),
-    ("README.md", DOC, 0o644),
     ("SECURITY.md", DOC, 0o644),
 )
 
@@ -161,6 +160,7 @@ def _made_files(tree: Path) -> None:
     maintainer = re.search(r"(?m)^Maintainer: (.*)$", (DEBIAN / "control").read_text())
     assert maintainer is not None
     _write(tree / DOC / "changelog.gz", _gzip(debian_texts.changelog("keyquorum", maintainer[1])))
+    _write(tree / DOC / "README.md", debian_texts.readme().encode())
     _write(tree / CONFFILE, debian_texts.settings_file().encode())
     shutil.copyfile(DEBIAN / "lintian-overrides", _parent(tree / "usr/share/lintian/overrides/keyquorum"))
 

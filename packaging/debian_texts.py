@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What CHANGELOG.md and the settings table determine: release, Debian's changelog, the default settings file."""
+"""What the package says, made from our own texts: release, Debian's changelog, README, default settings file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from keyquorum.settings import TABLE  # noqa: E402
 
 _RELEASE = re.compile(r"(?ms)^## \[(?P<version>[0-9.]+)\] - (?P<date>[0-9-]+)$(?P<text>.*?)(?=^## \[|\Z)")
 _WIDTH = 78
+# Where the package has what README.md links to.
+_MOVED = {"packaging/examples": "examples", "CHANGELOG.md": "changelog.gz", "LICENSE": "copyright"}
 
 
 def releases() -> list[tuple[str, int, list[str]]]:
@@ -52,6 +54,12 @@ def changelog(package: str, maintainer: str) -> str:
         head = f"{package} ({version}) unstable; urgency=medium"
         blocks.append("\n\n".join([head, "\n".join(wrapped), f" -- {maintainer}  {stamp}"]))
     return "\n\n".join(blocks) + "\n"
+
+
+def readme() -> str:
+    """Return README.md with its links leading to where the package has things."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"\]\(([^)]+)\)", lambda found: f"]({_MOVED.get(found[1], found[1])})", text)
 
 
 def settings_file() -> str:

@@ -5,7 +5,7 @@ The volume gets a large token area and a cheap key digest, so that it opens fast
 Unless --no-passphrase is given, a passphrase (typed, or --key-file) gets a keyslot of its own, so that the ordinary
 prompt works too.
 
-as in: keyquorum create /dev/vdc --policy policy.toml
+example: keyquorum create /dev/vdc --policy policy.toml
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ The volume may be open and in use, the running root included. Its passphrases ke
 A new key-encryption key is split along the policy, every fragment is read back from its holder, the key is rebuilt
 from them, and only then the token is written into the LUKS2 header.
 
-as in:
+for example:
   keyquorum enroll /dev/vda2 --policy policy.toml
   keyquorum enroll /dev/vdb --policy policy.toml --key-file /root/data.key --yes --json
 """

@@ -4,7 +4,7 @@
 init-disk makes DEVICE a fragment disk: a whole disk gets a GPT with one partition of keyquorum's type, a partition
 or a file is used as it is. Whatever was there is lost; a disk that already holds fragments is refused.
 
-as in:
+for example:
   keyquorum holder init-disk /dev/vdb
   keyquorum holder list-disk /dev/vdb1
 """
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 SUMMARY = "prepare and look at fragment disks"
+_INIT_DISK = "Make DEVICE a fragment disk, and print the line that names it in a policy. Everything on it is lost."
 
 
 def configure(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    init = verbs.add_parser("init-disk", help="make a device a fragment disk")
+    init = verbs.add_parser("init-disk", help="make a device a fragment disk", description=_INIT_DISK)
     init.add_argument("device", metavar="DEVICE", help="a whole disk, a partition or a file of at least 1 MiB")
-    init.add_argument("--force", action="store_true", help="even if something else is on the device")
+    init.add_argument("--force", action="store_true", help="even if something is on it already, fragments included")
     shell.add_yes(init)
     shell.add_json(init)
     show = verbs.add_parser("list-disk", help="list the fragments on a fragment disk, without opening them")

@@ -77,7 +77,7 @@ def _run_verb(verb: str, rest: list[str]) -> int:
     module = import_module(f"keyquorum.cli.{verb}")
     parser = ArgumentParser(
         prog=f"keyquorum {verb}",
-        description=module.__doc__.partition("\n")[2].strip() if module.__doc__ else VERBS[verb],
+        description=(module.__doc__ or VERBS[verb]).strip(),
         formatter_class=RawDescriptionHelpFormatter,
     )
     module.configure(parser)

@@ -2,9 +2,9 @@
 """Explain a policy in words, and check it against its own rules.
 
 Says which holders open a volume, which losses it survives and what to watch out for. Nothing is enrolled and no
-holder is asked. The file is described in docs/policy.md.
+holder is asked. What may be in the file: man keyquorum-policy.
 
-as in:
+for example:
   keyquorum policy check policy.toml
   keyquorum policy check policy.toml --json
 """

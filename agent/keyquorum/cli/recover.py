@@ -4,7 +4,7 @@
 Asks all holders, and a person for sheets and passphrase fragments until the quorum is there. Then opens the volume
 (--name), or adds an ordinary LUKS2 passphrase to it (--add-passphrase), so that it can be repaired and enrolled anew.
 
-as in:
+for example:
   keyquorum recover /dev/vda2 --name rescue
   keyquorum recover /dev/vda2 --add-passphrase
 """

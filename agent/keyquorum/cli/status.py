@@ -3,7 +3,7 @@
 
 Asks no holder (keyquorum check does). The set is shown only as far as its owner's signature is right.
 
-as in:
+for example:
   keyquorum status
   keyquorum status /dev/vda2 --json
 """

@@ -4,7 +4,7 @@
 Removes the token, the keyslot that --with-keyslot added, the fragments on attached holders and the trust anchor.
 Refused while no other keyslot would open the volume.
 
-as in: keyquorum unenroll /dev/vda2
+example: keyquorum unenroll /dev/vda2
 """
 
 from __future__ import annotations
