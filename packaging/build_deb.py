@@ -75,7 +75,7 @@ def main(output: Path) -> Path:
         package = output / f"keyquorum_{version}_amd64.deb"
         finished = Path(directory) / package.name
         environment = {**os.environ, "SOURCE_DATE_EPOCH": str(time), "DPKG_DEB_THREADS_MAX": "1"}
-        command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(finished)]
+        command = ["dpkg-deb", "--root-owner-group", "-Zxz", "-z1", "--build", str(tree), str(finished)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         finished.replace(package)
     _step(f"made {package} ({package.stat().st_size >> 10} KiB)")
