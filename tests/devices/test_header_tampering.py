@@ -124,6 +124,15 @@ def test_another_uuid(bench: Bench, enrolled: tuple[str, list[str]]) -> None:
     assert refused(bench, volume).startswith("set: volume: is for ")
 
 
+def test_another_enrolled_volume_in_its_place(bench: Bench, enrolled: tuple[str, list[str]]) -> None:
+    """What a boot image says: this name is that volume, whichever others this machine may open."""
+    volume, _ = enrolled
+    uuid, other = os.path.basename(bench.anchor(volume))[:-5], "11111111-2222-4333-8444-555555555555"
+    said = bench.run("unlock", volume, "--volume", other, "--json")
+    assert (said.code, said.json["message"]) == (4, f"LUKS2 header: uuid: is {uuid}, this boot image opens {other}")
+    assert bench.run("unlock", volume, "--volume", uuid).code != 4
+
+
 @pytest.mark.parametrize("uuid", [b"../../../../tmp/x", b"/etc/passwd", b"", b"a\nb", b"\xff\xfe", b"x" * 40, b"a/b"])
 def test_a_uuid_that_is_none(bench: Bench, enrolled: tuple[str, list[str]], uuid: bytes) -> None:
     """The header names files (lock, anchor, report): whoever writes it must not choose their directories."""

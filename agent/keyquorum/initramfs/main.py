@@ -78,7 +78,7 @@ def _own_files(volumes: list[BootVolume], settings: Settings, destination: str) 
         "from keyquorum.process import leave\nfrom keyquorum.unlock.main import main\nleave(main())\n",
         0o755,
     )
-    _write(destination + BOOT_VOLUMES, "".join(f"{volume.name}\n" for volume in volumes), 0o644)
+    _write(destination + BOOT_VOLUMES, "".join(f"{volume.uuid} {volume.name}\n" for volume in volumes), 0o644)
     for volume in volumes:
         speech.say(f"file {volume.anchor} {volume.anchor}")
         for log in sorted(glob.glob(f"{glob.escape(settings.reference)}/{volume.uuid}-*.eventlog")):

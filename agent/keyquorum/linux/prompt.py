@@ -61,6 +61,23 @@ def restore_terminals() -> None:
         _set_attributes(descriptor, before)
 
 
+def echo_on(path: str) -> None:
+    """Make a terminal echo and take whole lines again, after a program that was killed while it had that off."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        attributes = _attributes(descriptor)
+        if attributes:
+            import termios
+
+            attributes[3] |= termios.ECHO | termios.ICANON | termios.ISIG
+            _set_attributes(descriptor, attributes)
+    finally:
+        os.close(descriptor)
+
+
 def terminal(question: str, seconds: float, cancel: int = -1) -> Secret | None:
     """Ask on the controlling terminal with the echo off; it comes back on every way out, signals included."""
     try:

@@ -22,6 +22,7 @@ _madvise = function(_LIBC, "madvise", INT, ADDRESS, SIZE, INT)
 _prctl = function(_LIBC, "prctl", INT, INT, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _move = function(_LIBC, "memmove", ADDRESS, ADDRESS, ADDRESS, SIZE)
 _zero = function(_LIBC, "explicit_bzero", None, ADDRESS, SIZE)
+_klogctl = function(_LIBC, "klogctl", INT, INT, ADDRESS, INT)
 
 _setrlimit = function(_LIBC, "setrlimit", INT, INT, ADDRESS)
 
@@ -117,6 +118,11 @@ def forbid_dumps() -> None:
     """No core dump of this process, and no other process of the same user may read its memory."""
     _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     _setrlimit(_RLIMIT_CORE, (ctypes.c_ulong * 2)(0, 0))
+
+
+def kernel_log_control(action: int) -> None:
+    """Make a syslog(2) call that takes no buffer; who may not changes nothing."""
+    _klogctl(action, None, 0)
 
 
 def copy(target: int, source: int, size: int) -> None:

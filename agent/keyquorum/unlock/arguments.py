@@ -47,10 +47,11 @@ example: keyquorum check /dev/vdb
 
 
 class Arguments(Record):
-    """What was asked for. `timeout` is 0.0 when each holder is asked once."""
+    """What was asked for. `timeout` is 0.0 when each holder is asked once; `volume` the UUID the header must have."""
 
     device: str
     name: str = ""
+    volume: str = ""
     kinds: tuple[str, ...] = ()
     timeout: float = 0.0
     answer_fds: tuple[tuple[str, int], ...] = ()
@@ -67,7 +68,9 @@ class HelpRequestedError(UsageError):
     """`--help` was given; the message is the help text."""
 
 
-_WITH_VALUE = frozenset({"--name", "--holder", "--timeout", "--pin-fd", "--header", "--options", "--link-key"})
+_WITH_VALUE = frozenset(
+    {"--name", "--volume", "--holder", "--timeout", "--pin-fd", "--header", "--options", "--link-key"}
+)
 _FLAGS = {
     "--no-prompt": ("prompt", False),
     "--json": ("json", True),
@@ -114,8 +117,8 @@ def _with_values(arguments: Arguments, values: list[tuple[str, str]]) -> Argumen
             if value in {"", ".", ".."} or "/" in value or not value.isprintable() or len(value) > 127:
                 raise UsageError(f"{value!r} is no name for a mapping")
             arguments = arguments.with_(name=value)
-        elif option == "--header":
-            arguments = arguments.with_(header=value)
+        elif option in {"--header", "--volume"}:
+            arguments = arguments.with_(**{option[2:]: value})
         elif option == "--holder":
             if value not in KINDS:
                 raise UsageError(f"{value!r} is no kind of holder", "kinds are " + ", ".join(KINDS))

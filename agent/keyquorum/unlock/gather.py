@@ -88,7 +88,7 @@ class Gathering:
     def ask_person(self) -> None:
         """Ask for PINs, passphrases and sheets, one after the other, while they can still reach the quorum."""
         asked: set[int] = set()
-        while self._limits.everyone or self.person_could_help():
+        while self._limits.everyone or self.person_could_help(frozenset(asked)):
             questions = [p for p in self._open_questions() if p.index not in asked and self._needs_person(p)]
             if not questions:
                 return
@@ -102,9 +102,9 @@ class Gathering:
             if not self._mistyped:
                 return
 
-    def person_could_help(self) -> bool:
-        """Say whether the quorum would be reached if every question to a person were answered right."""
-        hoped = {p.index for p in self._open_questions() if self._needs_person(p)}
+    def person_could_help(self, asked: frozenset[int] = frozenset()) -> bool:
+        """Say whether the quorum would be reached if every question not `asked` yet were answered right."""
+        hoped = {p.index for p in self._open_questions() if p.index not in asked and self._needs_person(p)}
         return not self._done() and tree.satisfied(self.enrolment.volume_set.policy, self.shares.keys() | hoped)
 
     def close(self) -> None:

@@ -33,8 +33,10 @@ def linger(proxy: Proxy) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    _keep_pid(proxy.arguments.name)
+    noted = f"{PID_FILES}/{proxy.arguments.name}.pid"
+    _keep_pid(noted)
     _watch(proxy)
+    _drop_pid(noted)
     secret.wipe_all()
     os._exit(0)
 
@@ -57,11 +59,19 @@ def _watch(proxy: Proxy) -> None:
             return
 
 
-def _keep_pid(name: str) -> None:
+def _keep_pid(path: str) -> None:
     """Note the process for the script that ends it before the real system starts."""
     try:
-        descriptor = os.open(f"{PID_FILES}/{name}.pid", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         os.write(descriptor, b"%d\n" % os.getpid())
         os.close(descriptor)
     except OSError as error:
         boot_record.to_kernel_log(f"the watching process cannot be noted: {error.strerror}")
+
+
+def _drop_pid(path: str) -> None:
+    """Remove the note: the number may be another process's by the time the script reads it."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return

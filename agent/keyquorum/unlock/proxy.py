@@ -18,7 +18,7 @@ from keyquorum.record import Record
 from keyquorum.unlock.gather import Context, Gathering, Limits
 from keyquorum.unlock.open_volume import Mapping, measure, open_volume
 from keyquorum.unlock.reconstruct import quorum_message, rebuild_passphrase, rebuild_volume_key
-from keyquorum.unlock.verified_set import load_header, verify_enrolment
+from keyquorum.unlock.verified_set import check_volume, load_header, verify_enrolment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Proxy(Record):
         report = report.with_(name=self.arguments.name or f"keyquorum-{header.uuid}")
         if cryptsetup.is_active(report.name):
             return report.with_(outcome="already open", exit_code=0)
+        check_volume(header, self.arguments.volume)
         enrolment = verify_enrolment(header, self.settings.volumes)
         mapping = Mapping(name=report.name, flags=self.arguments.flags, link=self.arguments.link)
 

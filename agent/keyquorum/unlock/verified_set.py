@@ -58,6 +58,17 @@ def verify_enrolment(loaded: Header, volumes: str) -> Enrolment:
     return Enrolment(volume_set=enrolled, owners=owners, envelopes=parsed.fragments, token_number=number)
 
 
+def check_volume(loaded: Header, wanted: str) -> None:
+    """Refuse a volume in the place of the `wanted` one, even if it has an owner here; "" takes any."""
+    if wanted and loaded.uuid != wanted:
+        raise TamperingError(
+            "LUKS2 header",
+            "uuid",
+            f"is {loaded.uuid}, this boot image opens {wanted}",
+            "if that was meant, rebuild the boot image: update-initramfs -u",
+        )
+
+
 def check_binding(enrolled: VolumeSet, loaded: Header, anchor: Anchor) -> None:
     """Refuse a set of another volume, of a past epoch, or for a header that reads data in another way."""
     uuid = loaded.uuid

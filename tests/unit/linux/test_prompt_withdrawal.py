@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
+import termios
 import time
 from typing import TYPE_CHECKING
 
@@ -22,12 +24,17 @@ class Initramfs:
 
     def __init__(self, proc: Path) -> None:
         self.proc = proc
+        self.fifo, self.console = str(proc / "passfifo"), str(proc / "no console")
         self.children: list[subprocess.Popen[bytes]] = []
         (proc / "1").mkdir()
         (proc / "sys").mkdir()
 
-    def start(self, cmdline: str, environ: str) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(["sleep", "300"])
+    def withdraw(self, name: str) -> None:
+        prompt_withdrawal.withdraw(name, str(self.proc), self.fifo, self.console)
+
+    def start(self, cmdline: str, environ: str, program: str = "exec sleep 300") -> subprocess.Popen[bytes]:
+        """A process that looks like `cmdline` and is `program`, whose first word $0 is the fifo."""
+        child = subprocess.Popen(["sh", "-c", program, self.fifo])
         self.children.append(child)
         directory = self.proc / str(child.pid)
         directory.mkdir()
@@ -57,14 +64,56 @@ def test_the_script_and_what_it_waits_for_end(initramfs: Initramfs) -> None:
     asking = initramfs.start("/lib/cryptsetup/askpass Please", "CRYPTTAB_NAME=root CRYPTTAB_SOURCE=/dev/vda2")
     other = initramfs.start("/lib/cryptsetup/askpass Please", "CRYPTTAB_NAME=rootbackup")
     stranger = initramfs.start("/bin/sh /scripts/local-top/lvm2", "X=CRYPTTAB_NAME=root")
-    prompt_withdrawal.withdraw("root", str(initramfs.proc))
+    initramfs.withdraw("root")
     assert (ended(script), ended(asking), ended(other), ended(stranger)) == (True, True, False, False)
+
+
+DEAF = "trap '' TERM; "  # as askpass(8) of cryptsetup-initramfs is
+
+
+def test_a_question_that_blocks_the_signal_is_answered(initramfs: Initramfs) -> None:
+    """It ends by itself then, which is how it puts the console back."""
+    os.mkfifo(initramfs.fifo)
+    script = initramfs.start("/bin/sh /scripts/local-top/cryptroot", "PATH=/bin")
+    asking = initramfs.start("/lib/cryptsetup/askpass Please", "CRYPTTAB_NAME=root", DEAF + 'read answer <"$0"; exit 7')
+    reader = initramfs.start("/sbin/cryptsetup open", "CRYPTTAB_NAME=root")
+    initramfs.withdraw("root")
+    assert (asking.wait(5), ended(reader), ended(script)) == (7, True, True)
+
+
+def test_the_script_stands_still_while_the_question_ends(initramfs: Initramfs) -> None:
+    """Else it asks again, or the boot runs on and ends us before the console has its echo back."""
+    os.mkfifo(initramfs.fifo)
+    mark = initramfs.proc / "asked again"
+    again = f"until grep -q '^State:.Z' /proc/$1/status; do :; done; touch '{mark}'; exec sleep 300"
+    asking = initramfs.start("/lib/cryptsetup/askpass x", "CRYPTTAB_NAME=root", DEAF + 'read a <"$0"; sleep 0.3')
+    reader = initramfs.start("/sbin/cryptsetup open", "CRYPTTAB_NAME=root")
+    script = initramfs.start("/bin/sh /scripts/local-top/cryptroot", "", again.replace("$1", str(reader.pid)))
+    initramfs.withdraw("root")
+    assert (asking.wait(5), ended(reader), ended(script)) == (0, True, True)
+    assert not mark.exists()
+
+
+def test_a_question_that_takes_no_answer_is_killed_and_the_terminal_echoes_again(initramfs: Initramfs) -> None:
+    keyboard, terminal = os.openpty()
+    initramfs.console = os.ttyname(terminal)
+    flags = termios.ECHO | termios.ICANON | termios.ISIG
+    quiet = termios.tcgetattr(terminal)
+    quiet[3] &= ~flags
+    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    asking = initramfs.start("/lib/cryptsetup/askpass x", "CRYPTTAB_NAME=root", DEAF + "while :; do sleep 1; done")
+    time.sleep(0.2)  # until it is deaf
+    initramfs.withdraw("root")
+    assert asking.wait(5) == -9
+    assert termios.tcgetattr(terminal)[3] & flags == flags
+    os.close(keyboard)
+    os.close(terminal)
 
 
 def test_nobody_asks(initramfs: Initramfs) -> None:
     script = initramfs.start("/bin/sh /scripts/local-block/cryptroot", "PATH=/bin")
     started = time.monotonic()
-    prompt_withdrawal.withdraw("root", str(initramfs.proc))
+    initramfs.withdraw("root")
     assert not ended(script), "it may be about to do something useful"
     assert time.monotonic() - started < 5
 
@@ -73,7 +122,7 @@ def test_who_is_gone_already(initramfs: Initramfs) -> None:
     gone = initramfs.start("/lib/cryptsetup/askpass x", "CRYPTTAB_NAME=root")
     gone.kill()
     gone.wait()
-    prompt_withdrawal.withdraw("root", str(initramfs.proc))
+    initramfs.withdraw("root")
 
 
 def test_our_own_process_is_not_ended(initramfs: Initramfs) -> None:
@@ -81,4 +130,56 @@ def test_our_own_process_is_not_ended(initramfs: Initramfs) -> None:
     own.mkdir()
     (own / "environ").write_bytes(b"CRYPTTAB_NAME=root\0")
     (own / "cmdline").write_bytes(b"keyquorum-unlock\0")
-    prompt_withdrawal.withdraw("root", str(initramfs.proc))
+    initramfs.withdraw("root")
+
+
+# What cryptroot does: asks through the real askpass, which finds a console and a directory for its fifo, three times.
+_CRYPTROOT = """
+cp /lib/cryptsetup/askpass "$1" && mount --make-rprivate / && mount -t tmpfs none /sys/fs/cgroup &&
+mount --bind "$2" /dev/console && mount --bind "$1" /lib/cryptsetup
+export CRYPTTAB_NAME="$3"
+exec sh -c 'for try in 1 2 3; do /lib/cryptsetup/askpass "Please unlock: " | cat >/dev/null; done' "$4"
+"""
+
+
+def test_the_real_askpass_gives_the_console_back(tmp_path: Path) -> None:
+    keyboard, terminal = os.openpty()
+    name, levels = f"test-{os.getpid()}", _kernel_messages()
+    before = termios.tcgetattr(terminal)
+    argv = ["sh", "-ec", _CRYPTROOT, "sh", str(tmp_path), os.ttyname(terminal), name, "/scripts/local-top/cryptroot"]
+    script = subprocess.Popen(["unshare", "-m", *argv], stdin=terminal, stdout=terminal, stderr=terminal)
+    try:
+        seen = b""
+        while b"Please unlock: " not in seen:
+            assert select.select([keyboard], [], [], 20)[0], seen
+            seen += os.read(keyboard, 4096)
+        assert not termios.tcgetattr(terminal)[3] & termios.ECHO
+        prompt_withdrawal.withdraw(name, fifo=str(tmp_path / "passfifo"), console=os.ttyname(terminal))
+        assert script.wait(5) == -15
+        assert termios.tcgetattr(terminal) == before
+        assert _kernel_messages() == levels
+        assert not [pid for pid in _numbers() if name.encode() in _environment(pid)]
+        seen = os.read(keyboard, 4096) if select.select([keyboard], [], [], 0)[0] else b""
+        assert b"Please" not in seen
+    finally:
+        script.kill()
+        script.wait()
+        os.close(keyboard)
+        os.close(terminal)
+
+
+def _kernel_messages() -> bytes:
+    with open("/proc/sys/kernel/printk", "rb") as file:
+        return file.read()
+
+
+def _numbers() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _environment(pid: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""

@@ -60,6 +60,15 @@ def test_a_person_who_fails_is_not_followed_by_questions_that_cannot_help(scenes
         assert verdicts(gathering) == {1: report.UNAVAILABLE, 2: report.REFUSED, 3: report.NOT_ASKED}
 
 
+def test_a_question_that_was_passed_over_is_not_hoped_for_any_more(scenes: Any) -> None:
+    """Whoever answers a PIN with Enter is not asked for a sheet that reaches nothing without it."""
+    scene = scenes(FIVE, people=frozenset({1, 2, 3, 4, 5}))
+    scene.behaviours |= dict.fromkeys((1, 2, 3), absent)
+    with contextlib.closing(scene.gathering()) as gathering:
+        gathering.ask_person()
+        assert scene.answers.asked == ["holder-1", "holder-2", "holder-3"]
+
+
 def test_a_person_is_not_asked_for_a_vote_that_is_cast(scenes: Any) -> None:
     # both of [any of [2 people], 3]: after the first person the second one's answer changes nothing
     scene = scenes(grow((2, [(1, [None, None]), (2, [None, None])])), people=frozenset({1, 2, 3, 4}))
