@@ -11,6 +11,7 @@ from guests.errors import MachineEndedError, NotInTimeError
 
 TAIL_LINES = 60
 SECONDS_TO_TYPE = 30
+_PANIC = "---[ end Kernel panic"  # nothing comes after it
 
 # ECMA-48 control sequences, operating-system commands, character-set choices and single escapes.
 _CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()*+#%][0-~]|[0-Z\\^-~])")
@@ -82,7 +83,7 @@ class Console:
                 if found:
                     self._cursor = max(self._cursor, found.end())
                     return found
-                if self._closed:
+                if self._closed or _PANIC in self._text:
                     raise MachineEndedError(f"the machine ended before /{pattern}/ was on the console\n{self._tail()}")
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 
 PATIENCE_SECONDS = 1800.0  # then it runs beside the others: late is better than never
 _LOOK_AGAIN_SECONDS = 0.2
+_AFTER_YOU_SECONDS = 0.5  # between two turns of one process, or those who look only now and then never get one
 
 _lock = threading.Lock()
 _machines = 0
 _turn = -1
+_ended = -_AFTER_YOU_SECONDS
 
 
 @contextlib.contextmanager
@@ -35,17 +37,18 @@ def _begin() -> None:
     global _machines, _turn
     with _lock:
         if not _machines:
+            time.sleep(max(0.0, _ended + _AFTER_YOU_SECONDS - time.monotonic()))
             _turn = _wait_for_turn()
         _machines += 1
 
 
 def _end() -> None:
-    global _machines, _turn
+    global _machines, _turn, _ended
     with _lock:
         _machines -= 1
         if not _machines and _turn >= 0:
             os.close(_turn)
-            _turn = -1
+            _turn, _ended = -1, time.monotonic()
 
 
 def _wait_for_turn() -> int:
