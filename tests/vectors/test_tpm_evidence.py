@@ -339,6 +339,33 @@ def test_a_flipped_log_says_nothing_new(vectors: Vectors) -> None:
                 assert new.data in {None, old.data}
 
 
+SECURE_BOOT = {
+    f"{GOOGLE}/cos-101-amd-sev.bin": "on",
+    f"{GOOGLE}/rhel8-uefi.bin": "on",
+    f"{GOOGLE}/confidential-gke-debug-251000_eventlog.bin": "on",
+    f"{GOOGLE}/eventlogwithsp800155.bin": "on",
+    f"{KEYLIME}/binary_bios_measurements-secureboot": "on",
+    "attest/tpm/tpm2-tools/event-moklisttrusted.bin": "on",
+    f"{GOOGLE}/ubuntu-2104-no-secure-boot.bin": "off",
+    f"{GOOGLE}/glinux-alex.bin": "off",
+    f"{KEYLIME}/binary_bios_measurements": "off",
+    "attest/tpm/tpm2-tools/event-bootorder.bin": "off",
+    f"{GOOGLE}/arch-linux-workstation.bin": "unknown",  # the variable is empty: firmware without Secure Boot
+    "attest/tpm/tpm2-tools/event-sd-boot-fedora37.bin": "unknown",
+}
+
+
+@pytest.mark.parametrize("name", SECURE_BOOT)
+def test_what_genuine_logs_say_of_secure_boot(vectors: Vectors, name: str) -> None:
+    data = vectors(name).read_bytes()
+    log = event_log.parse(data, name)
+    values = {pcr: event_log.replay(log, 0x0B, pcr, lambda part: hashlib.sha256(part).digest()) for pcr in range(8)}
+    believed = tpm_log.believe(data, "sha256", {pcr: value for pcr, value in values.items() if value is not None})
+    assert len(believed.events) == 8
+    assert tpm_log.secure_boot(believed) == SECURE_BOOT[name]
+    assert tpm_log.bad_separators(believed, tuple(range(8))) == []
+
+
 def test_logs_of_other_machines_do_not_explain_this_one(vectors: Vectors) -> None:
     emulator = SelfMade(vectors)
     for name in ("rhel8-uefi.bin", "ubuntu-2104-no-secure-boot.bin", "debian-10.bin", "cos-101-amd-sev.bin"):

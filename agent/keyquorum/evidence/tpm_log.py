@@ -7,6 +7,7 @@ the part that has this digest. Everything else is thrown away here, before anybo
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,20 +20,29 @@ if TYPE_CHECKING:
     from keyquorum.evidence.event_log import Event, EventLog
 
 FIRMWARE = frozenset(range(8))  # what firmware measures, and always into its log
+
+# What is measured for a separator (PFP §10.4): firmware went on, or found an error.
 _SEPARATOR = 0x00000004
-_ACTION = 0x80000007
-_VARIABLE = 0x80000001
-_NORMAL = (bytes(4), b"\xff\xff\xff\xff")  # EV_SEPARATOR's data; 1 says that the firmware found an error
-_EXIT_CALLED = b"Exit Boot Services Invocation"
-_EXIT_DONE = b"Exit Boot Services Returned with Success"
-_DEBUG = b"UEFI Debug Mode"
-_GLOBAL_VARIABLE = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")  # 8be4df61-93ca-11d2-aa0d-00e098032b8c
-_MAX_NAME = 512
+_NORMAL, _ERROR = (bytes(4), b"\xff\xff\xff\xff"), b"\x01\x00\x00\x00"
+_EXIT = (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success")
+_DEBUG = (b"UEFI Debug Mode", b"UEFI Debug Mode\x00")
+
+
+def _secure_boot(value: bytes) -> bytes:
+    """Return the UEFI_VARIABLE_DATA of the global variable SecureBoot, 8be4df61-93ca-11d2-aa0d-00e098032b8c."""
+    guid, name = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c"), "SecureBoot"
+    return guid + struct.pack("<QQ", len(name), len(value)) + name.encode("utf-16-le") + value
+
+
+_ON, _OFF = _secure_boot(b"\x01"), _secure_boot(b"\x00")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BelievedEvent:
-    """An event that a quoted PCR vouches for; `data` is None where it does not have the digest that was extended."""
+    """An event of which a quoted PCR vouches for the digest, and for `data`, None where it has another digest.
+
+    Nobody vouches for `kind`: no judgement may depend on what a log calls an event.
+    """
 
     pcr: int
     kind: int
@@ -44,6 +54,7 @@ class BelievedEvent:
 class BelievedLog:
     """What may be believed: events by PCR, for those PCRs whose value the log explains."""
 
+    bank: str
     events: Mapping[int, tuple[BelievedEvent, ...]]
     unlike: tuple[int, ...]  # quoted PCRs of which the log tells something else than the TPM
     unexplained: tuple[int, ...]  # quoted PCRs that have a value, and no event
@@ -51,6 +62,11 @@ class BelievedLog:
     def of(self, pcr: int) -> tuple[BelievedEvent, ...]:
         """Return what is known about a PCR; nothing for one that is not explained."""
         return self.events.get(pcr, ())
+
+    def where(self, pcr: int, *measured: bytes) -> list[int]:
+        """Return the places in a PCR's events at which one of these data was measured, whatever they are called."""
+        wanted = {digest(self.bank, data) for data in measured}
+        return [place for place, event in enumerate(self.of(pcr)) if event.digest in wanted]
 
 
 def believe(data: bytes, bank: str, quoted: Mapping[int, bytes]) -> BelievedLog:
@@ -72,7 +88,7 @@ def _compare(log: EventLog, bank: str, quoted: Mapping[int, bytes]) -> BelievedL
             unlike.append(pcr)
         else:
             unexplained.append(pcr)
-    return BelievedLog(events=events, unlike=tuple(unlike), unexplained=tuple(unexplained))
+    return BelievedLog(bank=bank, events=events, unlike=tuple(unlike), unexplained=tuple(unexplained))
 
 
 def _hash(bank: str) -> Callable[[bytes], bytes]:
@@ -88,44 +104,33 @@ def _believed(event: Event, bank: str, hash_function: Callable[[bytes], bytes]) 
 def bad_separators(log: BelievedLog, pcrs: tuple[int, ...]) -> list[int]:
     """Return those of `pcrs` that do not have exactly one separator, saying that firmware went on normally.
 
-    The separator ends what firmware measures; whoever may add a second one can pass an operating system's events off as
-    firmware's.
+    The separator ends what firmware measures. Whoever runs later can measure another one and, since nobody vouches for
+    the kinds of events, call the first something else. In PCR 7, where it matters what was before, whatever was
+    measured like a separator is one. Elsewhere real firmware has such events: a boot order of two entries, for example.
     """
-    return [
-        pcr
-        for pcr in pcrs
-        if pcr in FIRMWARE and [event.data in _NORMAL for event in log.of(pcr) if event.kind == _SEPARATOR] != [True]
-    ]
+    return [pcr for pcr in pcrs if pcr in FIRMWARE and not _well_separated(log, pcr)]
+
+
+def _well_separated(log: BelievedLog, pcr: int) -> bool:
+    called = [event.data in _NORMAL for event in log.of(pcr) if event.kind == _SEPARATOR]
+    alike = log.where(pcr, *_NORMAL, _ERROR)
+    return called == [True] and (pcr != 7 or len(alike) == 1)
 
 
 def secure_boot(log: BelievedLog) -> str:
     """Return "on", "off", "debug" or "unknown", from what firmware measured into PCR 7 before its separator."""
-    before: list[BelievedEvent] = []
-    for event in log.of(7):
-        if event.kind == _SEPARATOR:
-            break
-        before.append(event)
-    if any(event.kind == _ACTION and event.data is not None and event.data.startswith(_DEBUG) for event in before):
-        return "debug"
-    values = [_variable(event.data, "SecureBoot") for event in before if event.kind == _VARIABLE]
-    found = [value for value in values if value is not None]
-    if len(found) != 1 or found[0] not in {b"\x00", b"\x01"}:
+    ends = log.where(7, *_NORMAL)
+    if len(ends) != 1:
         return "unknown"
-    return "on" if found[0] == b"\x01" else "off"
-
-
-def _variable(data: bytes | None, name: str) -> bytes | None:
-    """Return the value of a global variable in a UEFI_VARIABLE_DATA, None if it is another one (PFP §10.2.6)."""
-    if data is None or len(data) < 32 or data[:16] != _GLOBAL_VARIABLE:
-        return None
-    length, size = int.from_bytes(data[16:24], "little"), int.from_bytes(data[24:32], "little")
-    end = 32 + 2 * length
-    if length > _MAX_NAME or len(data) != end + size or data[32:end] != name.encode("utf-16-le"):
-        return None
-    return data[end:]
+    on, off, debug = ([place for place in log.where(7, *data) if place < ends[0]] for data in ((_ON,), (_OFF,), _DEBUG))
+    if debug:
+        return "debug"
+    if len(on) + len(off) != 1:
+        return "unknown"
+    return "on" if on else "off"
 
 
 def left_firmware(log: BelievedLog) -> bool:
-    """Say whether an operating system took over: ExitBootServices was called and returned, in PCR 5."""
-    actions = [event.data for event in log.of(5) if event.kind == _ACTION and event.data is not None]
-    return _EXIT_CALLED in actions and _EXIT_DONE in actions
+    """Say whether an operating system took over: ExitBootServices was called and then returned, in PCR 5."""
+    called, done = (log.where(5, data) for data in _EXIT)
+    return bool(called and done) and called[0] < done[-1]

@@ -30,6 +30,8 @@ from unit.evidence.tpm_maker import (
     selection,
 )
 
+Events = tuple[tuple[int, int, bytes], ...]
+
 
 def clock(**changes: Any) -> ClockInfo:
     found: dict[str, Any] = {"reset_count": 5, "restart_count": 1, "clock": 1000, "safe": True} | changes
@@ -208,7 +210,7 @@ def test_a_log_that_does_not_hold_is_named(case: str) -> None:
     change, expected = LOGS[case]
     failed = Scene(**change).failed()
     assert failed[:1] == expected
-    assert set(failed) <= {*expected, "tpm.pcr.values"}
+    assert set(failed) <= {*expected, "tpm.pcr.values", "tpm.log.secure-boot"}
 
 
 def test_a_description_without_its_digest_is_not_read() -> None:
@@ -219,7 +221,39 @@ def test_a_description_without_its_digest_is_not_read() -> None:
     off.evidence = {"log": told}
     result, _ = off.appraise()
     (check,) = [check for check in result.checks if check.name == "tpm.log.secure-boot"]
-    assert (check.actual, check.outcome) == ("unknown", Outcome.FAILED)
+    assert (check.actual, check.outcome) == ("off", Outcome.FAILED)
+
+
+def renamed(events: Events, kinds: dict[int, int]) -> bytes:
+    """Return a log whose writer calls some events something else: no PCR vouches for the kind of an event."""
+    return tpm_maker.log(tuple((pcr, kinds.get(at, kind), data) for at, (pcr, kind, data) in enumerate(events)))
+
+
+def test_secure_boot_cannot_be_switched_on_afterwards() -> None:
+    """Who runs later measures a second beginning of PCR 7, and calls the events of the first something else."""
+    events = (secure_boot(b"\x00"), *SEPARATORS, *EXIT, secure_boot(), SEPARATORS[7])
+    for kinds in ({}, {0: 6, 8: 6}, {0: 0x80000009, 8: 0xD}, {8: 6}, {12: 6}):
+        scene = Scene(events=events, evidence={"log": renamed(events, kinds)})
+        assert scene.failed() == ["tpm.log.separators", "tpm.log.secure-boot"] if 8 in kinds else scene.failed()
+        result, _ = scene.appraise()
+        assert "on" not in {check.actual for check in result.checks if check.name == "tpm.log.secure-boot"}
+
+
+def test_debugging_cannot_be_called_something_else() -> None:
+    for words in (b"UEFI Debug Mode", b"UEFI Debug Mode\x00"):
+        events = ((7, 0x80000007, words), *BOOT)
+        assert Scene(events=events, evidence={"log": renamed(events, {0: 6})}).failed() == ["tpm.log.secure-boot"]
+
+
+def test_real_firmware_measures_other_things_like_separators() -> None:
+    """A boot order of two entries is 01 00 00 00, which an error separator is too; seen on machines of a cloud."""
+    for data in (b"\x01\x00\x00\x00", bytes(4)):
+        assert Scene(events=((1, 0x80000002, data), *BOOT)).failed() == []
+        assert Scene(events=((7, 0x80000002, data), *BOOT)).failed()[0] == "tpm.log.separators"
+
+
+def test_returning_comes_after_calling() -> None:
+    assert Scene(events=(*BOOT[:-2], EXIT[1], EXIT[0])).failed() == ["tpm.log.exit-boot-services"]
 
 
 def test_a_log_nobody_demands_is_not_read() -> None:
