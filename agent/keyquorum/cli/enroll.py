@@ -72,6 +72,7 @@ def run(arguments: Namespace) -> int:
     with luks_admin.open_header(device, arguments.header) as header, exclusive(header.uuid):
         header.load()  # again: another process may have changed it before the lock was ours
         preconditions.check_header(header)
+        preconditions.refuse_circles(policy, header.uuid)
         placement.refuse(policy, arguments.policy)
         explain_policy(policy)
         if not arguments.yes:
@@ -157,6 +158,11 @@ class _sheets:  # noqa: N801 (called like a function by the holder)
             raise UsageError(self._refuse)
         if self._directory:
             path = os.path.join(self._directory, f"sheet-{self._count}.txt")
+            if os.path.lexists(path):
+                raise UsageError(
+                    f"{path} is there already: it may be the only copy of another volume's sheet",
+                    "move it away, or give another --sheet-dir",
+                )
             atomic_file.write(path, sheet.encode())
             speech.note(f"  the recovery sheet is in {path}: print it, then destroy the file")
         else:

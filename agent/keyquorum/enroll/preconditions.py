@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from keyquorum.envelope.hpke import X25519, X_WING
 from keyquorum.errors import UsageError
-from keyquorum.linux import luks_admin
+from keyquorum.linux import block, luks_admin
 from keyquorum.model import header, token, token_size
 from keyquorum.native import crypto
 
@@ -29,6 +29,19 @@ def check_header(loaded: Header) -> HeaderDescriptor:
             f"take it out first, its passphrases keep working: keyquorum unenroll {loaded.data_path}",
         )
     return descriptor
+
+
+def refuse_circles(policy: Policy, uuid: str, sysfs: str = "/sys") -> None:
+    """Refuse a fragment disk that lies on the volume itself: it is not there before the volume is open."""
+    for spec in policy.holders:
+        if spec.kind != "disk":
+            continue
+        device = block.resolve(spec.options.device)
+        if block.lies_on_volume(device, uuid, sysfs):
+            raise UsageError(
+                f"{spec.name}: {device} lies on the volume that it is to open",
+                "use a disk that is there before the volume is open",
+            )
 
 
 def choose_kem(policy: Policy, loaded: Header, warn: Callable[[str], None]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from keyquorum.errors import RefusedError, TamperingError
+from keyquorum.errors import HolderError, RefusedError, TamperingError
 from keyquorum.holders.contract import Held, OpenTask, SealTask
 from keyquorum.linux import block, fragment_disk
 from keyquorum.model import strict_json
@@ -19,9 +19,10 @@ from keyquorum.secret import Identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from keyquorum.holders.contract import Subject
     from keyquorum.model.fragment_disk import SlotHeader
 
 _ENROL_AGAIN = "enrol again to write the fragment anew; until then the other holders open the volume"
@@ -55,15 +56,18 @@ class DiskHolder:
         return where | ({"path": os.path.realpath(path)} if os.path.isfile(path) else {})
 
     def open(self, task: OpenTask) -> Held:
-        """Find the disk, whatever it is called today, and read the envelope."""
-        disk_id, identity, path = _locate(task)
-        header, entries = fragment_disk.read(path, disk_id)
-        subject = task.subject
-        wanted = (subject.volume, subject.set_id, subject.index)
-        for entry in entries:
-            if _place(entry) == wanted:
-                return Held(identity=Identity.from_view(identity), envelope=entry.envelope)
-        raise _lacks_fragment(path, header, entries, subject.volume)
+        """Find the disk, whatever it is called today, and read the envelope; a copy that lacks it hides no original."""
+        disk_id, identity, paths = _locate(task)
+        problem: HolderError | None = None
+        for path in paths:
+            try:
+                envelope = _envelope(path, disk_id, task.subject)
+            except HolderError as error:
+                problem = problem or error
+                continue
+            return Held(identity=Identity.from_view(identity), envelope=envelope)
+        assert problem is not None  # no path at all is an error of its own
+        raise problem
 
     def erase(self, task: OpenTask) -> None:
         """Remove this set's fragments of the volume from the disk."""
@@ -74,11 +78,21 @@ class DiskHolder:
         self._drop(task, lambda entry: entry.set_id != task.subject.set_id)
 
     def _drop(self, task: OpenTask, unwanted: Any) -> None:
-        disk_id, _, path = _locate(task)
+        disk_id, _, paths = _locate(task)
         volume = task.subject.volume
         fragment_disk.change(
-            path, lambda entries: tuple(e for e in entries if e.volume != volume or not unwanted(e)), disk_id
+            next(paths), lambda entries: tuple(e for e in entries if e.volume != volume or not unwanted(e)), disk_id
         )
+
+
+def _envelope(path: str, disk_id: bytes, subject: Subject) -> Any:
+    """Return a fragment's envelope from the disk at `path`; raises `HolderError`."""
+    header, entries = fragment_disk.read(path, disk_id)
+    wanted = (subject.volume, subject.set_id, subject.index)
+    for entry in entries:
+        if _place(entry) == wanted:
+            return entry.envelope
+    raise _lacks_fragment(path, header, entries, subject.volume)
 
 
 def _lacks_fragment(path: str, header: SlotHeader, entries: tuple[Entry, ...], volume: str) -> RefusedError:
@@ -97,13 +111,13 @@ def _place(entry: Entry) -> tuple[str, bytes, int]:
     return entry.volume, entry.set_id, entry.index
 
 
-def _locate(task: OpenTask) -> tuple[bytes, bytes, str]:
-    """Return disk id, identity and path. Only a disk that is a file has a path of its own, devices are looked for."""
+def _locate(task: OpenTask) -> tuple[bytes, bytes, Iterator[str]]:
+    """Return disk id, identity and paths. Only a disk that is a file has a path of its own, devices are looked for."""
     fields = Fields(task.where, "set", TamperingError, "where")
     disk_id, identity = fields.hexadecimal("disk", 16), fields.data("identity", size=32)
     file = fields.text("path", longest=4096, default="-").removeprefix("-")
     fields.finish()
-    return disk_id, identity, file or block.find_fragment_disk(disk_id, task.deadline)
+    return disk_id, identity, iter((file,)) if file else block.fragment_disks(disk_id, task.deadline)
 
 
 HOLDER = DiskHolder()

@@ -43,6 +43,9 @@ def boot_volumes(crypttab: str, volumes: str, note: Callable[[str], None]) -> li
     for name, source, key in _entries(crypttab):
         if key not in {"none", "-"}:
             continue
+        if not name.isprintable():
+            note(f"{name!r} will ask for its passphrase: its name holds characters that do not print")
+            continue
         try:
             found.append(_volume(name, source, volumes))
         except KeyquorumError as error:

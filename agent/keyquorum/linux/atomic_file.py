@@ -7,30 +7,58 @@ import os
 
 from keyquorum.errors import KeyquorumError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def write(path: str, data: bytes, mode: int = 0o600) -> None:
     """Create or replace `path`; missing directories are made, readable by root only when the file is."""
+    try:
+        _write(path, data, mode, os.rename)
+    except OSError as error:
+        raise _failure(path, error) from None
+
+
+def create(path: str, data: bytes, mode: int = 0o600) -> bool:
+    """Create `path` as `write` does; say whether it is ours, for another process may have been faster."""
+    try:
+        _write(path, data, mode, _link)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _failure(path, error) from None
+    return True
+
+
+def _write(path: str, data: bytes, mode: int, put: Callable[[str, str], None]) -> None:
     directory = os.path.dirname(path) or "."
     temporary = f"{path}.{os.getpid()}.new"
+    _make_directories(directory, 0o700 if mode == 0o600 else 0o755)
+    _unlink(temporary)  # of a process with our number that a power cut ended
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        _make_directories(directory, 0o700 if mode == 0o600 else 0o755)
-        _unlink(temporary)  # of a process with our number that a power cut ended
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            os.fchmod(descriptor, mode)
-            written = 0
-            while written < len(data):
-                written += os.write(descriptor, data[written:])
-            os.fsync(descriptor)
-            os.rename(temporary, path)
-        except BaseException:  # a signal as well: it may be half a recovery sheet
-            os.unlink(temporary)
-            raise
-        finally:
-            os.close(descriptor)
-        sync_directory(directory)
-    except OSError as error:
-        raise KeyquorumError(f"{path} cannot be written: {error.strerror}") from None
+        os.fchmod(descriptor, mode)
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+        os.fsync(descriptor)
+        put(temporary, path)
+    except BaseException:  # a signal as well: it may be half a recovery sheet
+        _unlink(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    sync_directory(directory)
+
+
+def _link(temporary: str, path: str) -> None:
+    os.link(temporary, path)
+    os.unlink(temporary)
+
+
+def _failure(path: str, error: OSError) -> KeyquorumError:
+    return KeyquorumError(f"{path} cannot be written: {error.strerror}")
 
 
 def read(path: str, most: int) -> bytes:
@@ -62,7 +90,10 @@ def _make_directories(directory: str, mode: int) -> None:
         return
     above = os.path.dirname(directory) or "."
     _make_directories(above, mode)
-    os.mkdir(directory, mode)
+    try:
+        os.mkdir(directory, mode)
+    except FileExistsError:  # another process was faster
+        return
     sync_directory(above)
 
 

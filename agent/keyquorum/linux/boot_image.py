@@ -7,6 +7,7 @@ import os
 
 from keyquorum.errors import KeyquorumError
 from keyquorum.linux import run
+from keyquorum.linux.block import stacked_on
 
 _PROGRAM = "update-initramfs"
 _SECONDS = 900.0
@@ -35,27 +36,11 @@ def rebuild() -> None:
 
 
 def _under_boot_mounts(uuid: str, sysfs: str) -> bool:
-    wanted = "CRYPT-LUKS2-" + uuid.replace("-", "")
     for mount in _BOOT_MOUNTS:
         device = os.stat(mount).st_dev
-        if _stacked_on(f"{sysfs}/dev/block/{os.major(device)}:{os.minor(device)}", wanted, depth=8):
+        if stacked_on(f"{sysfs}/dev/block/{os.major(device)}:{os.minor(device)}", uuid):
             return True
     return False
-
-
-def _stacked_on(directory: str, wanted: str, depth: int) -> bool:
-    """Look for a dm-crypt mapping among a block device and everything it is stacked on."""
-    try:
-        with open(f"{directory}/dm/uuid", encoding="ascii", errors="replace") as file:
-            if file.read(256).startswith(wanted):
-                return True
-    except OSError:  # not a device-mapper device
-        pass
-    try:
-        below = os.listdir(f"{directory}/slaves")
-    except OSError:
-        return False
-    return depth > 0 and any(_stacked_on(f"{directory}/slaves/{name}", wanted, depth - 1) for name in below)
 
 
 def _marked_in_crypttab(uuid: str, crypttab: str) -> bool:

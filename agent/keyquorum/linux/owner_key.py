@@ -27,8 +27,9 @@ def load_or_create(path: str) -> tuple[Owner, bool]:
         return load(path), False
     except FileNotFoundError:
         private = Ed25519PrivateKey.generate()
-        atomic_file.write(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        return Owner(private), True
+        if atomic_file.create(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())):
+            return Owner(private), True
+        return load(path), False  # another enrolment made one meanwhile, and signed with it
 
 
 def load(path: str) -> Owner:

@@ -24,6 +24,8 @@ _SOCKET = "swtpm:"  # as TSS libraries name an emulator's raw socket
 _WAKE = select.EPOLLIN | select.EPOLLONESHOT
 _HEADER = 10
 
+_unanswered: dict[str, tuple[select.epoll, int]] = {}  # a TPM that went silent, with the descriptor that waits for it
+
 
 class TpmDevice:
     """An open TPM. `deadline` is on the monotonic clock, in seconds."""
@@ -31,6 +33,7 @@ class TpmDevice:
     def __init__(self, name: str, deadline: float) -> None:
         """Open a TPM by its path, or by "swtpm:host=ADDRESS,port=NUMBER"; raises `UnavailableError`."""
         self.name, self.deadline = name, deadline
+        _refuse_silent(name)
         self.managed = os.path.basename(name).startswith("tpmrm")
         self._silent = False
         try:
@@ -61,9 +64,12 @@ class TpmDevice:
     def close(self) -> None:
         """Close the device; whatever a resource manager kept for us is flushed.
 
-        After a deadline passed, the kernel's node stays open until the process ends: closing it would wait for the
-        chip, and the thread has a report to make (I3).
+        After a deadline passed, the kernel's node stays open until the chip answers or the process ends: closing it
+        would wait for the chip, and the thread has a report to make (I3).
         """
+        if self._silent and not self.name.startswith(_SOCKET) and self.name not in _unanswered:
+            _unanswered[self.name] = self._epoll, self._descriptor
+            return
         self._epoll.close()
         if not self._silent or self.name.startswith(_SOCKET):
             os.close(self._descriptor)
@@ -111,6 +117,22 @@ class TpmDevice:
         if left <= 0 or not self._epoll.poll(left, 1):
             self._silent = True
             raise UnavailableError(f"the TPM at {self.name} does not answer")
+
+
+def _refuse_silent(name: str) -> None:
+    """Ask no chip again that still owes an answer; raises `UnavailableError`.
+
+    Whoever waits for hours, as a boot at its prompt may, would else use up all descriptors with it.
+    """
+    waiting = _unanswered.get(name)
+    if waiting is None:
+        return
+    epoll, descriptor = waiting
+    if not epoll.poll(0):
+        raise UnavailableError(f"the TPM at {name} still does not answer")
+    if _unanswered.pop(name, None) is not None:
+        epoll.close()
+        os.close(descriptor)
 
 
 def _open(path: str) -> int:

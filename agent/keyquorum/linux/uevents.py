@@ -28,19 +28,20 @@ class DeviceEvents:
         except OSError:
             self._socket = None
 
-    def wait(self, seconds: float) -> None:
-        """Return when an interesting device came or `seconds` have passed."""
+    def wait(self, seconds: float) -> bool:
+        """Return when an interesting device came or `seconds` have passed; say whether one came."""
         end = time.monotonic() + seconds
         if self._socket is None:
             time.sleep(max(0.0, seconds))
-            return
+            return False
         poller = select.poll()
         poller.register(self._socket.fileno(), select.POLLIN)
         while (left := end - time.monotonic()) > 0:
             if poller.poll(left * 1000) and self._drain():
                 time.sleep(min(_SETTLE, max(0.0, end - time.monotonic())))
                 self._drain()
-                return
+                return True
+        return False
 
     def _drain(self) -> bool:
         """Read all waiting messages; say whether one of them matters."""

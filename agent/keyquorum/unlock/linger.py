@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from keyquorum.unlock.proxy import Proxy
 
 PID_FILES = "/run/keyquorum"
-_LOOK_AGAIN = 5.0
+_LOOK_AGAIN = 5.0  # seconds between looks whether somebody opened the volume
+_SELDOM = 300.0  # at most between attempts that no device asked for: a silent holder keeps a thread of each
 _AT_MOST = 24 * 3600.0
 
 
@@ -46,12 +47,17 @@ def _watch(proxy: Proxy) -> None:
         arguments=proxy.arguments.with_(prompt=False), context=proxy.context.with_(tell=lambda _v: None)
     )
     events, end = DeviceEvents(), time.monotonic() + _AT_MOST
-    name = proxy.arguments.name
+    name, delay = proxy.arguments.name, _LOOK_AGAIN
+    due = time.monotonic() + delay
     while time.monotonic() < end:
-        events.wait(_LOOK_AGAIN)
+        came = events.wait(_LOOK_AGAIN)
         if cryptsetup.is_active(name):
             return
+        if not came and time.monotonic() < due:
+            continue
         report = quiet.unlock()
+        delay = _LOOK_AGAIN if came else min(delay * 2, _SELDOM)
+        due = time.monotonic() + delay
         if report.outcome == "opened":
             boot_record.to_kernel_log(f"{name} was opened by a holder that came late")
             boot_record.keep_report(report)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from keyquorum.errors import KeyquorumError, TamperingError
-from keyquorum.linux import cryptsetup
+from keyquorum.errors import KeyquorumError, TamperingError, UsageError
+from keyquorum.linux import block, cryptsetup
 from keyquorum.record import Record
 
 TYPE_CHECKING = False
@@ -49,6 +49,17 @@ def open_volume(header: Header, volume_set: VolumeSet, volume_key: VolumeKey, ma
         keyring, description = mapping.link
         cryptsetup.link_volume_key(header, description, keyring)
     header.activate(mapping.name, volume_key, mapping.flags)
+    refuse_taken_name(mapping.name, header.uuid)
+
+
+def refuse_taken_name(name: str, uuid: str) -> None:
+    """Refuse a mapping of this name that is of another volume; raises `UsageError`."""
+    mapped = block.mapped_uuid(name)
+    if mapped and not mapped.startswith("CRYPT-LUKS2-" + uuid.replace("-", "") + "-"):
+        raise UsageError(
+            f"/dev/mapper/{name} exists already and is another volume",
+            f"give another name, or close that one: cryptsetup close {name}",
+        )
 
 
 def measure(

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 
-from keyquorum.errors import KeyquorumError, QuorumNotReachedError
+from keyquorum.errors import KeyquorumError, QuorumNotReachedError, TamperingError
 from keyquorum.linux import block, cryptsetup
 from keyquorum.linux.uevents import DeviceEvents
 from keyquorum.model.report import HANDED_OUT, Report
 from keyquorum.record import Record
 from keyquorum.unlock.gather import Context, Gathering, Limits
-from keyquorum.unlock.open_volume import Mapping, measure, open_volume
+from keyquorum.unlock.open_volume import Mapping, measure, open_volume, refuse_taken_name
 from keyquorum.unlock.reconstruct import quorum_message, rebuild_passphrase, rebuild_volume_key
 from keyquorum.unlock.verified_set import check_volume, load_header, verify_enrolment
 
@@ -74,15 +74,23 @@ class Proxy(Record):
             report = report.with_(device=block.resolve(device))
             with load_header(report.device, self.arguments.header) as header:
                 report = report.with_(volume=header.uuid)
+                self._refuse_another(header)
                 if self.begin is not None:
                     self.begin(report)
                 return story(report, header)
         except KeyquorumError as error:
             return report.with_(exit_code=error.exit_code, message=error.message, hint=error.hint)
 
+    def _refuse_another(self, header: Header) -> None:
+        """Refuse a volume that has not the UUID it was asked for by: udev's links come from the disk, which is hostile."""
+        wanted = "" if self.arguments.header else block.named_uuid(self.arguments.device)
+        if wanted and wanted != header.uuid.lower():
+            raise TamperingError("LUKS2 header", "uuid", f"is {header.uuid}, asked for was {wanted}")
+
     def _unlock(self, report: Report, header: Header) -> Report:
         report = report.with_(name=self.arguments.name or f"keyquorum-{header.uuid}")
         if cryptsetup.is_active(report.name):
+            refuse_taken_name(report.name, header.uuid)
             return report.with_(outcome="already open", exit_code=0)
         check_volume(header, self.arguments.volume)
         enrolment = verify_enrolment(header, self.settings.volumes)

@@ -12,6 +12,7 @@ import pytest
 from keyquorum.errors import RefusedError
 from keyquorum.holders.contract import OpenTask, Subject, Tuning
 from keyquorum.holders.disk import HOLDER
+from keyquorum.linux import block
 from keyquorum.linux.answers import LocalAnswers
 from keyquorum.model.fragment_disk import HEADER_SIZE, SLOT_SIZE, Entry, serialise_slot
 from unit.model.objects import ENTRY
@@ -49,6 +50,26 @@ def refusal(path: str) -> RefusedError:
 def test_the_fragment_is_found_by_volume_set_and_index(tmp_path: Path) -> None:
     with HOLDER.open(task(disk(tmp_path, ENTRY.with_(index=ENTRY.index + 1), ENTRY))).identity as identity:
         assert identity.size == 32
+
+
+def attached(monkeypatch: pytest.MonkeyPatch, *paths: str) -> OpenTask:
+    """A task for a disk that is looked for by its id, and found at these paths."""
+    monkeypatch.setattr(block, "fragment_disks", lambda _id, _deadline: iter(paths))
+    looked_for = task(paths[0])
+    return looked_for.with_(where={name: value for name, value in looked_for.where.items() if name != "path"})
+
+
+def test_a_copy_without_the_fragment_hides_no_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot of an earlier time, attached beside the disk that it was taken of."""
+    for name, entries in (("old", (ENTRY.with_(set_id=bytes(16)),)), ("new", (ENTRY,))):
+        (tmp_path / name).mkdir()
+        disk(tmp_path / name, *entries)
+    broken = tmp_path / "broken"
+    broken.write_bytes(bytes(SLOT_SIZE))
+    paths = [str(broken), str(tmp_path / "old" / "disk"), str(tmp_path / "new" / "disk")]
+    HOLDER.open(attached(monkeypatch, *paths)).identity.wipe()
+    with pytest.raises(RefusedError, match="holds no intact slot"):
+        HOLDER.open(attached(monkeypatch, *paths[:2]))
 
 
 def test_fragments_of_another_set_are_tampering(tmp_path: Path) -> None:

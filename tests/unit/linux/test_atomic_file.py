@@ -86,3 +86,30 @@ def test_removing(tmp_path: Path) -> None:
     assert not path.exists()
     with pytest.raises(KeyquorumError, match="cannot be removed"):
         atomic_file.remove(str(tmp_path))
+
+
+def test_a_signal_after_the_rename_is_still_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.rename
+
+    def rename(source: str, target: str) -> None:
+        real(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_file.write(str(tmp_path / "f"), b"new")
+    assert (tmp_path / "f").read_bytes() == b"new"
+
+
+def test_a_directory_that_another_process_makes_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.mkdir
+
+    def mkdir(path: str, mode: int) -> None:
+        real(path, mode)
+        real(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    atomic_file.write(str(tmp_path / "a/b/f"), b"x")
+    assert (tmp_path / "a/b/f").read_bytes() == b"x"

@@ -12,7 +12,7 @@ import pytest
 
 from keyquorum.errors import UnavailableError, UsageError
 from keyquorum.linux import block
-from keyquorum.linux.fragment_disk import show_id
+from keyquorum.linux.fragment_disk import identify, show_id
 from keyquorum.model.fragment_disk import DISK_SIZE, serialise_slot
 
 if TYPE_CHECKING:
@@ -134,3 +134,32 @@ def test_a_search_past_its_deadline_reads_nothing(machine: Machine) -> None:
 def test_sysfs_knows_nothing_of_files(tmp_path: Path) -> None:
     assert block.sysfs_directory(str(tmp_path)) == ""
     assert block.sysfs_directory(str(tmp_path / "none")) == ""
+
+
+def test_every_disk_with_the_id_is_given_the_link_first(machine: Machine) -> None:
+    paths = [machine.disk(f"vd{letter}", DISK_ID) for letter in "abc"]
+    (machine.devices / "disk" / "by-partuuid" / show_id(DISK_ID)).symlink_to(paths[1])
+    found = list(block.fragment_disks(DISK_ID, time.monotonic() + 10, str(machine.devices), str(machine.sysfs)))
+    assert found[0].endswith(show_id(DISK_ID))
+    assert sorted(found[1:]) == [str(paths[0]), str(paths[2])]
+
+
+def test_a_link_that_leads_to_a_silent_disk_hides_no_other(machine: Machine) -> None:
+    silent, ours = machine.devices / "silent", machine.disk("vdb", DISK_ID)
+    os.mkfifo(silent)
+    link = machine.devices / "disk" / "by-partuuid" / show_id(DISK_ID)
+    link.symlink_to(silent)
+    gate = threading.Event()
+    real = identify
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(block, "identify", lambda path: gate.wait(30) and None if path == str(link) else real(path))
+        assert machine.find(20.0) == str(ours)
+    gate.set()
+
+
+def test_hundreds_of_small_disks_push_nobody_out(machine: Machine) -> None:
+    """The smallest are read first; whoever attaches many small ones must not make ours one too many."""
+    for number in range(300):
+        machine.disk(f"vd{number}", bytes(16), sectors="2048\n")
+    ours = machine.disk("sda1", DISK_ID, sectors="8192\n")
+    assert machine.find(60.0) == str(ours)

@@ -23,6 +23,8 @@ from keyquorum.linux import owner_key
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from keyquorum.envelope.signing import Owner
+
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -31,6 +33,24 @@ def put(path: Path, data: bytes, mode: int = 0o600) -> str:
     path.write_bytes(data)
     path.chmod(mode)
     return str(path)
+
+
+def test_two_first_enrolments_at_once_agree_on_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has looked and found no key; whoever comes second must sign with the key that stays."""
+    path, real = str(tmp_path / "owner.key"), owner_key.load
+    missed = iter([FileNotFoundError(), FileNotFoundError()])
+
+    def load(path: str) -> Owner:
+        for error in missed:
+            raise error
+        return real(path)
+
+    monkeypatch.setattr(owner_key, "load", load)
+    first, fresh = owner_key.load_or_create(path)
+    second, second_fresh = owner_key.load_or_create(path)
+    assert (fresh, second_fresh) == (True, False)
+    assert first.public == second.public == real(path).public
+    assert [entry.name for entry in tmp_path.iterdir()] == ["owner.key"]
 
 
 def test_made_once(tmp_path: Path) -> None:

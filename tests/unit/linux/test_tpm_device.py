@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A TPM that is silent for hours: a terminal that nobody types at is as silent (docs/holders-tpm.md §3.1)."""
+
+from __future__ import annotations
+
+import os
+import time
+import tty
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keyquorum.errors import UnavailableError
+from keyquorum.linux.tpm_device import TpmDevice
+from keyquorum.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMAND = bytes.fromhex("80010000000c0000017b0008")
+ANSWER = bytes.fromhex("80010000000a00000000")
+
+
+@pytest.fixture
+def chip() -> Iterator[tuple[str, int]]:
+    """The path of a device, and the descriptor of the chip behind it."""
+    inside, device = os.openpty()
+    tty.setraw(device)
+    yield os.ttyname(device), inside
+    os.close(device)
+    os.close(inside)
+
+
+def ask(path: str, seconds: float = 0.05) -> int:
+    with Secret(64) as response, TpmDevice(path, time.monotonic() + seconds) as device:
+        return device.transmit(COMMAND, response)
+
+
+def test_asking_a_silent_chip_for_ever_costs_one_descriptor(chip: tuple[str, int]) -> None:
+    path, inside = chip
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(UnavailableError, match="does not answer"):
+        ask(path)
+    for _ in range(50):
+        with pytest.raises(UnavailableError, match="still does not answer"):
+            ask(path)
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert os.read(inside, 4096) == COMMAND, "it was asked once"
+    os.write(inside, ANSWER)
+    with Secret(64) as response, TpmDevice(path, time.monotonic() + 5) as device:
+        assert device.transmit(COMMAND, response) == len(ANSWER)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_chip_that_answers_keeps_nothing(chip: tuple[str, int]) -> None:
+    path, inside = chip
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        os.write(inside, ANSWER)
+        assert ask(path, 5.0) == len(ANSWER)
+    assert len(os.listdir("/proc/self/fd")) == before
