@@ -82,7 +82,7 @@ class Proxy(Record):
             return report.with_(exit_code=error.exit_code, message=error.message, hint=error.hint)
 
     def _refuse_another(self, header: Header) -> None:
-        """Refuse a volume that has not the UUID it was asked for by: udev's links come from the disk, which is hostile."""
+        """Refuse a volume without the UUID it was asked for by: udev's links come from the disk, which is hostile."""
         wanted = "" if self.arguments.header else block.named_uuid(self.arguments.device)
         if wanted and wanted != header.uuid.lower():
             raise TamperingError("LUKS2 header", "uuid", f"is {header.uuid}, asked for was {wanted}")
