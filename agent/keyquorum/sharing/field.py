@@ -87,13 +87,14 @@ def multiply_add(accumulator: int, packed: int, factor: int, of: Masks) -> int:
     The two halves of `factor` share three doublings; what the upper half selected is then multiplied by 16 at once.
     """
     one, low, _ = of
-    upper, has_upper = 0, factor > 15
-    while True:
+    if factor & 1:
+        accumulator ^= packed
+    upper = packed if factor & 16 else 0
+    halves = 0x77 if factor > 15 else 0x07  # what is left of each half of `factor` after a step
+    while factor := factor >> 1 & halves:
+        packed = ((packed & low) << 1) ^ ((packed >> 7) & one) * _REDUCTION
         if factor & 1:
             accumulator ^= packed
         if factor & 16:
             upper ^= packed
-        factor = factor >> 1 & 0x77
-        if not factor:
-            return accumulator ^ sixteenfold(upper, of) if has_upper else accumulator
-        packed = ((packed & low) << 1) ^ ((packed >> 7) & one) * _REDUCTION
+    return accumulator ^ sixteenfold(upper, of) if halves == 0x77 else accumulator

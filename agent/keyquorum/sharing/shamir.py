@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 MAX_SHARES = field.ORDER
 
-_WEIGHTS: dict[tuple[int, ...], tuple[int, ...]] = {}
+Plan = tuple[int, field.Masks, tuple[int, ...]]
+_PLANS: dict[tuple[int, ...], Plan] = {}
 
 
 def split(secret: int, length: int, threshold: int, total: int, random: Callable[[int], int]) -> list[int]:
@@ -38,24 +39,40 @@ def combine(shares: Sequence[tuple[int, int]], length: int, at: int = 0) -> int:
 
     The caller passes exactly as many shares as the *signed* threshold says: what the shares claim is not asked.
     """
-    numbers = tuple([number for number, _ in shares])
-    weights = _WEIGHTS.get((at, *numbers)) or _lagrange(numbers, at)
-    bits, planes = 8 * length, [0] * 4  # what has bit b of its weight, beside what has bit b + 4
+    key = (at, length, *[number for number, _ in shares])
+    bits, masks, weights = _PLANS.get(key) or _plan(key)
+    zero = one = two = three = 0  # what has bit b of its weight, beside what has bit b + 4
     for weight, (_, value) in zip(weights, shares, strict=True):
         if value.bit_length() > bits:
             raise ValueError(f"a share does not fit in {length} bytes")
-        beside, bit = value << bits, 0
-        while weight:
-            if weight & 1:
-                planes[bit] ^= value
-            if weight & 16:
-                planes[bit] ^= beside
-            weight = weight >> 1 & 0x77  # noqa: PLW2901 (the weight is consumed two bits at a time)
-            bit += 1
-    masks, folded = field.masks(2 * length), planes[3]
-    for plane in (planes[2], planes[1], planes[0]):
+        beside = value << bits
+        if weight & 0x01:
+            zero ^= value
+        if weight & 0x02:
+            one ^= value
+        if weight & 0x04:
+            two ^= value
+        if weight & 0x08:
+            three ^= value
+        if weight & 0x10:
+            zero ^= beside
+        if weight & 0x20:
+            one ^= beside
+        if weight & 0x40:
+            two ^= beside
+        if weight & 0x80:
+            three ^= beside
+    folded = three
+    for plane in (two, one, zero):
         folded = field.double(folded, masks) ^ plane
     return folded & ((1 << bits) - 1) ^ field.sixteenfold(folded >> bits, masks)
+
+
+def _plan(key: tuple[int, ...]) -> Plan:
+    """Return all that is public about one quorum: a share's bits, the masks of the field, and the weights."""
+    at, length, *numbers = key
+    found = _PLANS[key] = (8 * length, field.masks(2 * length), _lagrange(tuple(numbers), at))
+    return found
 
 
 def _lagrange(numbers: tuple[int, ...], at: int) -> tuple[int, ...]:
@@ -78,5 +95,4 @@ def _lagrange(numbers: tuple[int, ...], at: int) -> tuple[int, ...]:
 
     above = logarithms(at)
     weights = [field.exponential(above - field.LOGARITHMS[at ^ own] - logarithms(own)) for own in numbers]
-    found = _WEIGHTS[at, *numbers] = tuple(weights)
-    return found
+    return tuple(weights)
