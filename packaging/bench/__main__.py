@@ -15,12 +15,15 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[0:0] = [os.path.join(REPOSITORY, "tests")]
 
-from . import arithmetic, boot, running, sizes  # noqa: E402 (the test machines need the path above)
+from guests.turns import every_turn  # noqa: E402 (the test machines need the path above)
+
+from . import arithmetic, boot, running, sizes  # noqa: E402
 from .table import BOOT, ROWS, RUNNING, SHARING, SIZE, Outcome, lines  # noqa: E402
 
 RESULT = os.path.join(REPOSITORY, "build", "bench", "result.json")
@@ -28,11 +31,21 @@ QUIET = 1.5  # load average of the last minute, above which a figure says more a
 _PAUSE = 15.0
 
 Measured = tuple[list[Outcome], dict[str, object]]
-SECTIONS: dict[str, Callable[[argparse.Namespace], Measured]] = {
-    SHARING: lambda options: arithmetic.measure(options.rounds * 5),
-    SIZE: lambda _: sizes.measure(),
-    BOOT: lambda options: boot.measure(options.boots),
-    RUNNING: lambda options: running.measure(options.rounds),
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is made ready beside others, and what is measured while no other machine runs on this host."""
+
+    prepare: Callable[[], object]
+    measure: Callable[[argparse.Namespace], Measured]
+
+
+SECTIONS = {
+    SHARING: Section(lambda: None, lambda options: arithmetic.measure(options.rounds * 5)),
+    SIZE: Section(sizes.prepare, lambda _: sizes.measure()),
+    BOOT: Section(boot.prepare, lambda options: boot.measure(options.boots)),
+    RUNNING: Section(running.prepare, lambda options: running.measure(options.rounds)),
 }
 
 
@@ -45,9 +58,7 @@ def main() -> int:
     outcomes: list[Outcome] = []
     information: dict[str, Any] = {}
     for name in options.only or SECTIONS:
-        _wait_for_quiet(options.wait)
-        _say(f"{name}: measuring")
-        found, more = SECTIONS[name](options)
+        found, more = _measured(name, options)
         outcomes += found
         information[name] = more
         print("\n".join(lines(found)), flush=True)
@@ -61,12 +72,24 @@ def main() -> int:
     return 1 if missed else 0
 
 
+def _measured(name: str, options: argparse.Namespace) -> Measured:
+    _say(f"{name}: preparing")
+    SECTIONS[name].prepare()
+    with every_turn():
+        _wait_for_quiet(options.wait)
+        _say(f"{name}: measuring")
+        start = time.monotonic()
+        measured = SECTIONS[name].measure(options)
+    _say(f"{name}: {time.monotonic() - start:.0f} s")
+    return measured
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description="Speed and size against the peers, as ratios.")
     parser.add_argument("--only", action="append", choices=sorted(SECTIONS), help="one section; may be given again")
     parser.add_argument("--rounds", type=int, default=7, help="how often each opening is measured (default: 7)")
     parser.add_argument("--boots", type=int, default=5, help="how often each initramfs is booted (default: 5)")
-    parser.add_argument("--wait", type=float, default=600.0, help="wait up to so many seconds for a quiet machine")
+    parser.add_argument("--wait", type=float, default=60.0, help="wait up to so many seconds for a quiet machine")
     parser.add_argument("--rows", action="store_true", help="print the rows and targets as JSON, measure nothing")
     return parser.parse_args()
 

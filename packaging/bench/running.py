@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from guests.disk_image import root_image
 from guests.machine import Machine
 from guests.nbd_server import Faults
 
@@ -60,6 +61,11 @@ FAILURES = (
     Way("virtual-tpm", f"{_WITH_VIRTUAL} {_keyquorum('kq-virtual', 'virtual-tpm')}", cold=True),
     Way("silent-tpm", f"{_WITH_VIRTUAL} {_keyquorum('kq-virtual', 'silent-tpm')}", silent="tpm", cold=True),
 )
+
+
+def prepare() -> None:
+    """Build the guest's root."""
+    root_image(scenery.tree())
 
 
 def measure(rounds: int) -> tuple[list[Outcome], dict[str, object]]:

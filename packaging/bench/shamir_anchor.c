@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What keyquorum's arithmetic is compared with: Shamir's scheme over GF(2^8)/0x11b on 64-byte secrets, in constant
- * time, in the shape of the C libraries in use (bit slices, Horner, Lagrange with every product bit-sliced). The 64
- * bytes are 64 lanes of eight 64-bit planes. It takes and gives the same shares as agent/keyquorum/sharing.
+ * time, in the shape of the C library sss: bit slices, Horner, Lagrange with every product bit-sliced, 32 bytes at a
+ * time as eight 32-bit planes, so two calls for 64 bytes. With -DWORD=uint64_t it takes 64 bytes at a time.
+ * It takes and gives the same shares as agent/keyquorum/sharing.
  *
  *     anchor split K N       < 128 hex digits               one share of 128 hex digits a line, numbered from 1
  *     anchor combine         < lines of NUMBER HEX          the secret
@@ -15,12 +16,16 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define LANES 64
+#ifndef WORD
+#define WORD uint32_t
+#endif
+#define LANES (8 * sizeof(WORD))
+#define SIZE 64
 #define MOST 255
 
-typedef uint64_t planes[8];
+typedef WORD planes[8];
 typedef struct {
-	uint8_t number, bytes[LANES];
+	uint8_t number, bytes[SIZE];
 } share;
 
 /* Transposes an 8x8 bit matrix held in a word (Hacker's Delight, 7-3). */
@@ -37,21 +42,21 @@ static uint64_t transpose(uint64_t x)
 static void slice(planes out, const uint8_t bytes[LANES])
 {
 	memset(out, 0, sizeof(planes));
-	for (int group = 0; group < 8; group++) {
+	for (size_t group = 0; group < LANES / 8; group++) {
 		uint64_t word;
 		memcpy(&word, bytes + 8 * group, 8);
 		word = transpose(word);
 		for (int bit = 0; bit < 8; bit++)
-			out[bit] |= (word >> (8 * bit) & 0xFF) << (8 * group);
+			out[bit] |= (WORD)(word >> (8 * bit) & 0xFF) << (8 * group);
 	}
 }
 
 static void unslice(uint8_t bytes[LANES], const planes in)
 {
-	for (int group = 0; group < 8; group++) {
+	for (size_t group = 0; group < LANES / 8; group++) {
 		uint64_t word = 0;
 		for (int bit = 0; bit < 8; bit++)
-			word |= (in[bit] >> (8 * group) & 0xFF) << (8 * bit);
+			word |= (uint64_t)(in[bit] >> (8 * group) & 0xFF) << (8 * bit);
 		word = transpose(word);
 		memcpy(bytes + 8 * group, &word, 8);
 	}
@@ -60,7 +65,7 @@ static void unslice(uint8_t bytes[LANES], const planes in)
 static void broadcast(planes out, uint8_t value)
 {
 	for (int bit = 0; bit < 8; bit++)
-		out[bit] = -(uint64_t)(value >> bit & 1);
+		out[bit] = -(WORD)(value >> bit & 1);
 }
 
 static void add(planes into, const planes other)
@@ -78,8 +83,8 @@ static void add(planes into, const planes other)
 
 static void multiply(planes out, const planes a, const planes b)
 {
-	uint64_t a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3], a4 = a[4], a5 = a[5], a6 = a[6], a7 = a[7];
-	uint64_t r0 = 0, r1 = 0, r2 = 0, r3 = 0, r4 = 0, r5 = 0, r6 = 0, r7 = 0;
+	WORD a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3], a4 = a[4], a5 = a[5], a6 = a[6], a7 = a[7];
+	WORD r0 = 0, r1 = 0, r2 = 0, r3 = 0, r4 = 0, r5 = 0, r6 = 0, r7 = 0;
 	ROW(0, a0, a1, a2, a3, a4, a5, a6, a7)
 	DOUBLE(a0, a2, a3, a7)
 	ROW(1, a7, a0, a1, a2, a3, a4, a5, a6)
@@ -111,7 +116,7 @@ static void invert(planes out, const planes a)
 	memcpy(out, result, sizeof(planes));
 }
 
-static void split(share *out, const uint8_t secret[LANES], int threshold, int total)
+static void split_part(share *out, size_t at, const uint8_t secret[LANES], int threshold, int total)
 {
 	static uint8_t drawn[MOST][LANES];
 	static planes coefficient[MOST];
@@ -133,11 +138,17 @@ static void split(share *out, const uint8_t secret[LANES], int threshold, int to
 			add(y, coefficient[degree]);
 		}
 		out[number - 1].number = (uint8_t)number;
-		unslice(out[number - 1].bytes, y);
+		unslice(out[number - 1].bytes + at, y);
 	}
 }
 
-static void combine(uint8_t secret[LANES], const share *shares, int count)
+static void split(share *out, const uint8_t secret[SIZE], int threshold, int total)
+{
+	for (size_t at = 0; at < SIZE; at += LANES)
+		split_part(out, at, secret + at, threshold, total);
+}
+
+static void combine_part(uint8_t secret[LANES], const share *shares, size_t at, int count)
 {
 	planes sum = { 0 };
 	for (int own = 0; own < count; own++) {
@@ -154,11 +165,17 @@ static void combine(uint8_t secret[LANES], const share *shares, int count)
 		}
 		invert(below, below);
 		multiply(factor, above, below);
-		slice(x, shares[own].bytes);
+		slice(x, shares[own].bytes + at);
 		multiply(factor, factor, x);
 		add(sum, factor);
 	}
 	unslice(secret, sum);
+}
+
+static void combine(uint8_t secret[SIZE], const share *shares, int count)
+{
+	for (size_t at = 0; at < SIZE; at += LANES)
+		combine_part(secret + at, shares, at, count);
 }
 
 static double now(void)
@@ -170,9 +187,9 @@ static double now(void)
 
 static void measure(int threshold, int total, int calls, int samples)
 {
-	uint8_t secret[LANES], again[LANES];
+	uint8_t secret[SIZE], again[SIZE];
 	share shares[MOST];
-	if (getrandom(secret, LANES, 0) != LANES)
+	if (getrandom(secret, SIZE, 0) != SIZE)
 		abort();
 	for (int sample = 0; sample < samples; sample++) {
 		double start = now();
@@ -182,30 +199,30 @@ static void measure(int threshold, int total, int calls, int samples)
 		for (int call = 0; call < calls; call++)
 			combine(again, shares, threshold);
 		double end = now();
-		if (memcmp(secret, again, LANES) != 0)
+		if (memcmp(secret, again, SIZE) != 0)
 			abort();
 		printf("split %.1f\ncombine %.1f\n", (middle - start) / calls, (end - middle) / calls);
 	}
 }
 
-static int read_hex(uint8_t bytes[LANES])
+static int read_hex(uint8_t bytes[SIZE])
 {
-	for (int i = 0; i < LANES; i++)
+	for (int i = 0; i < SIZE; i++)
 		if (scanf("%2hhx", &bytes[i]) != 1)
 			return 0;
 	return 1;
 }
 
-static void print_hex(const uint8_t bytes[LANES])
+static void print_hex(const uint8_t bytes[SIZE])
 {
-	for (int i = 0; i < LANES; i++)
+	for (int i = 0; i < SIZE; i++)
 		printf("%02x", bytes[i]);
 	printf("\n");
 }
 
 int main(int argc, char **argv)
 {
-	uint8_t secret[LANES];
+	uint8_t secret[SIZE];
 	share shares[MOST];
 	int threshold = argc > 2 ? atoi(argv[2]) : 0, total = argc > 3 ? atoi(argv[3]) : 0, count = 0;
 	if (argc > 3 && (threshold < 2 || threshold > total || total > MOST))

@@ -32,6 +32,13 @@ mkinitramfs -o /root/without
 """
 
 
+def prepare() -> None:
+    """Build and boot what images are taken from; the two pairs are kept for the next time."""
+    own_images()
+    encrypted_tree(guest_tree())
+    clevis_image()
+
+
 def measure() -> tuple[list[Outcome], dict[str, object]]:
     """Both growths in bytes, and what they are made of."""
     directory = own_images()

@@ -119,10 +119,12 @@ def test_the_median_and_not_the_best_decides(bench: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", [0, 1])
-def test_the_anchor_and_keyquorum_combine_what_the_other_split(bench: Any, scheme: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lanes", ["32 lanes", "64 lanes"])
+def test_the_anchor_and_keyquorum_combine_what_the_other_split(
+    bench: Any, lanes: str, scheme: int, tmp_path: Path
+) -> None:
     arithmetic = bench("arithmetic")
-    anchor = str(tmp_path / "anchor")
-    subprocess.run([*arithmetic._COMPILER, "-o", anchor, f"{PACKAGING}/bench/shamir_anchor.c"], check=True)
+    anchor = arithmetic.compiled(str(tmp_path), lanes)
     arithmetic.prove_interoperation(anchor, arithmetic.SCHEMES[scheme])
     timed = arithmetic._run([anchor, "time", "3", "5", "10", "2"], "").split()
     assert timed[::2] == ["split", "combine"] * 2
@@ -135,8 +137,7 @@ def test_an_anchor_that_means_something_else_is_noticed(bench: Any, tmp_path: Pa
     wrong = source.replace("#define DOUBLE(p0, p2, p3, p7) p0 ^= p7, p2 ^= p7, p3 ^= p7;", OTHER_FIELD)
     assert wrong != source
     (tmp_path / "anchor.c").write_text(wrong, encoding="utf-8")
-    anchor = str(tmp_path / "anchor")
-    subprocess.run([*arithmetic._COMPILER, "-o", anchor, str(tmp_path / "anchor.c")], check=True)
+    anchor = arithmetic.compiled(str(tmp_path), "32 lanes", str(tmp_path / "anchor.c"))
     with pytest.raises(AssertionError, match="does not combine"):
         arithmetic.prove_interoperation(anchor, arithmetic.SCHEMES[0])
 
