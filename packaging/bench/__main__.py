@@ -16,17 +16,20 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[0:0] = [os.path.join(REPOSITORY, "tests")]
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+sys.path[0:0] = [str(REPOSITORY / "tests")]
 
 from guests.turns import every_turn  # noqa: E402 (the test machines need the path above)
 
-from . import arithmetic, boot, running, sizes  # noqa: E402
+from . import arithmetic, boot, page, running, sizes  # noqa: E402
 from .table import BOOT, ROWS, RUNNING, SHARING, SIZE, Outcome, lines  # noqa: E402
 
-RESULT = os.path.join(REPOSITORY, "build", "bench", "result.json")
+RESULT = REPOSITORY / "build/bench/result.json"
+PAGE = REPOSITORY / "docs/benchmarks.md"
+_ORDER = [row.name for row in ROWS]
 QUIET = 1.5  # load average of the last minute, above which a figure says more about the neighbours
 _PAUSE = 15.0
 
@@ -55,33 +58,42 @@ def main() -> int:
     if options.rows:
         print(json.dumps([vars(row) for row in ROWS], indent=2))
         return 0
+    if options.write_doc:
+        page.write(PAGE, json.loads(RESULT.read_text(encoding="utf-8")))
+        return 0
+    result = _last() if options.only else {"sections": {}}
     outcomes: list[Outcome] = []
-    information: dict[str, Any] = {}
     for name in options.only or SECTIONS:
-        found, more = _measured(name, options)
+        section, found = _measured(name, options)
         outcomes += found
-        information[name] = more
+        result["sections"][name] = section
+        _write(result)
         print("\n".join(lines(found)), flush=True)
-    order = [row.name for row in ROWS]
-    outcomes.sort(key=lambda outcome: order.index(outcome.row.name))
-    _write(outcomes, information)
+    outcomes.sort(key=lambda outcome: _ORDER.index(outcome.row.name))
     print("\n".join(["", *lines(outcomes)]))
     missed = [outcome.row.name for outcome in outcomes if not outcome.passed]
     _say(f"missed: {', '.join(missed)}" if missed else "every target is met")
-    _say(f"all figures: {os.path.relpath(RESULT, REPOSITORY)}; what they mean: docs/benchmarks.md")
+    _say(f"all figures: {RESULT.relative_to(REPOSITORY)}; what they mean: docs/benchmarks.md")
     return 1 if missed else 0
 
 
-def _measured(name: str, options: argparse.Namespace) -> Measured:
+def _measured(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[Outcome]]:
+    """A section of the result, and its outcomes."""
     _say(f"{name}: preparing")
     SECTIONS[name].prepare()
     with every_turn():
         _wait_for_quiet(options.wait)
         _say(f"{name}: measuring")
-        start = time.monotonic()
-        measured = SECTIONS[name].measure(options)
-    _say(f"{name}: {time.monotonic() - start:.0f} s")
-    return measured
+        load, start = os.getloadavg()[0], time.monotonic()
+        outcomes, information = SECTIONS[name].measure(options)
+    section = {
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
+        "load": round(load, 2),
+        "seconds": round(time.monotonic() - start),
+        "rows": [outcome.to_json() for outcome in outcomes],
+        "information": information,
+    }
+    return section, outcomes
 
 
 def _arguments() -> argparse.Namespace:
@@ -91,6 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--boots", type=int, default=5, help="how often each initramfs is booted (default: 5)")
     parser.add_argument("--wait", type=float, default=60.0, help="wait up to so many seconds for a quiet machine")
     parser.add_argument("--rows", action="store_true", help="print the rows and targets as JSON, measure nothing")
+    parser.add_argument("--write-doc", action="store_true", help="put the last result into docs/benchmarks.md")
     return parser.parse_args()
 
 
@@ -101,25 +114,27 @@ def _wait_for_quiet(seconds: float) -> None:
         time.sleep(_PAUSE)
 
 
-def _write(outcomes: list[Outcome], information: dict[str, Any]) -> None:
-    result = {
-        "version": 1,
-        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
-        "machine": {
-            "cores": os.cpu_count(),
-            "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
-            "python": platform.python_version(),
-            "guests": "Debian 13, QEMU with TCG, 2 virtual CPUs, 1 GiB",
-            "load": [round(load, 2) for load in os.getloadavg()],
-        },
-        "rows": [outcome.to_json() for outcome in outcomes],
-        "information": information,
-        "passed": all(outcome.passed for outcome in outcomes),
+def _last() -> dict[str, Any]:
+    """The last result, of which some sections are now measured again."""
+    if not RESULT.exists():
+        return {"sections": {}}
+    result: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8"))
+    return result
+
+
+def _write(result: dict[str, Any]) -> None:
+    rows = [row for section in result["sections"].values() for row in section["rows"]]
+    rows.sort(key=lambda row: _ORDER.index(row["name"]))
+    machine = {
+        "cores": os.cpu_count(),
+        "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
+        "python": platform.python_version(),
+        "guests": "Debian 13, QEMU with TCG, 2 virtual CPUs, 1 GiB",
     }
-    os.makedirs(os.path.dirname(RESULT), exist_ok=True)
-    with open(RESULT, "w", encoding="utf-8") as file:
-        json.dump(result, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    complete = {"version": 1, "machine": machine, "rows": rows, "sections": result["sections"]}
+    complete["passed"] = len(rows) == len(ROWS) and all(row["passed"] for row in rows)
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(complete, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _say(text: str) -> None:

@@ -84,7 +84,7 @@ def measure(rounds: int) -> tuple[list[Outcome], dict[str, object]]:
             },
             "wall time, s": {name: _sample(runs, "wall").to_json() for name, runs in found.items()},
             "user and system time, s": {name: _sample(runs, "cpu").to_json() for name, runs in found.items()},
-            "started": {name: {"processes": each[0], "programs": each[1]} for name, each in started.items()},
+            "started": started,
             "left behind": {
                 name: sorted({left for run in runs for left in run["left"]}) for name, runs in found.items()
             },

@@ -68,7 +68,7 @@ def test_every_row_is_documented_with_its_target(bench: Any) -> None:
     page = documented()
     for row in bench("table").ROWS:
         assert row.name in page, f"docs/benchmarks.md has no line for {row.name}"
-        assert target(row) in page[row.name], f"docs/benchmarks.md has another target for {row.name}"
+        assert bench("table").target_of(row) in page[row.name], f"docs/benchmarks.md has another target for {row.name}"
 
 
 def test_the_page_has_no_rows_that_are_not_measured(bench: Any) -> None:
@@ -76,13 +76,8 @@ def test_the_page_has_no_rows_that_are_not_measured(bench: Any) -> None:
 
 
 def test_targets_are_those_that_were_set(bench: Any) -> None:
-    assert {row.name: target(row) for row in bench("table").ROWS} == TARGETS
+    assert {row.name: bench("table").target_of(row) for row in bench("table").ROWS} == TARGETS
     assert bench("table").PUBLISHED_GROWTH == 5_846_465
-
-
-def target(row: Any) -> str:
-    sign = "<" if row.below else "<="
-    return f"{sign} {row.target:g}{'' if row.absolute else ' x'}"
 
 
 def test_the_program_starts_and_prints_its_rows(bench: Any) -> None:
@@ -116,6 +111,67 @@ def test_the_median_and_not_the_best_decides(bench: Any) -> None:
     assert outcome.to_json()["ours"] == {"what": outcome.row.ours, "min": 0.1, "median": 3.0, "max": 3.0, "n": 3}
     assert not outcome.passed
     assert "MISSED" in "\n".join(table.lines([outcome]))
+
+
+def a_result(bench: Any) -> dict[str, Any]:
+    """A result with all rows, as the program writes it; the figures mean nothing."""
+    table = bench("table")
+    once = {"min": 1.0, "median": 1.0, "max": 1.0, "n": 1}
+    image = {"before": {"unpacked": 1, "zstd -19": 2}, "after": {"unpacked": 31, "zstd -19": 12}}
+    grown = image | {"made of": [{"group": "libraries", "files": 1, "unpacked": 30, "zstd -19 alone": 11}]}
+    schemes = {scheme: {"split": 1.0, "combine": 2.0} for scheme in ("3-of-5", "128-of-255")}
+    wide = {f"{what}-{scheme}": {"µs": 1.0, "ratio": 2.0} for what in ("split", "combine") for scheme in schemes}
+    running = {
+        "wall time, s": {"three": once},
+        "user and system time, s": {"three": once},
+        "memory of the largest process, KiB": {"three": 2048},
+        "started": {"three": [1, 1]},
+        "left behind": {"three": []},
+        "tokens, bytes": {"kq-three": {"holders": ["disk", "tpm"], "bytes": 999}},
+        "enrolment, s": {"kq-three": 1.5},
+    }
+    information = {
+        "running": running,
+        "size": {"keyquorum": grown, "clevis": grown},
+        "sharing": {"C with 64 lanes": wide, "first call of a process, µs": schemes},
+        "boot": {},
+    }
+    outcomes = [table.Outcome(row, table.Sample((0.5,)), table.Sample((1.0,))) for row in table.ROWS]
+    return {
+        "machine": {"cores": 2, "system": "Debian", "python": "3.11", "guests": "some"},
+        "rows": [outcome.to_json() for outcome in outcomes],
+        "sections": {
+            name: {"date": "2026-11-22", "load": 0.25, "seconds": 90, "information": more}
+            for name, more in information.items()
+        },
+    }
+
+
+def test_a_result_goes_into_the_page_between_the_marks(bench: Any, tmp_path: Path) -> None:
+    page = bench("page")
+    path = tmp_path / "page.md"
+    path.write_text(f"before\n{page.BEGIN}old figures\n{page.END}after\n", encoding="utf-8")
+    page.write(path, a_result(bench))
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{page.BEGIN}")
+    assert text.endswith(f"{page.END}after\n")
+    assert "old figures" not in text
+    assert all(f"| `{row.name}` |" in text for row in bench("table").ROWS)
+    again = a_result(bench)
+    page.write(path, again)
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_page_without_marks_or_a_result_without_a_row_is_refused(bench: Any, tmp_path: Path) -> None:
+    page = bench("page")
+    path = tmp_path / "page.md"
+    path.write_text("no marks\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no marks"):
+        page.write(path, a_result(bench))
+    result = a_result(bench)
+    result["rows"] = result["rows"][1:]
+    with pytest.raises(ValueError, match="lacks unlock-wall"):
+        page.rendered(result)
 
 
 @pytest.mark.parametrize("scheme", [0, 1])
