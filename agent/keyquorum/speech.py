@@ -24,14 +24,23 @@ _COLOURS = {report.VALID: _GREEN, report.REFUSED: _RED, report.TAMPERED: _RED, r
 
 
 def say(line: str) -> None:
-    """Print a line of the result; raises BrokenPipeError when nobody reads, `KeyquorumError` when it fits nowhere."""
+    """Print a line of the result, one line whatever is in it: scripts read lines, and a disk may have written this one.
+
+    Raises BrokenPipeError when nobody reads, `KeyquorumError` when it cannot be written.
+    """
     try:
-        sys.stdout.write("\n".join(printable(part) for part in line.split("\n")) + "\n")
+        sys.stdout.write(printable(line) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         raise KeyquorumError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def say_text(text: str) -> None:
+    """Print several lines of our own; raises as `say` does."""
+    for line in text.split("\n"):
+        say(line)
 
 
 def note(line: str) -> None:

@@ -166,4 +166,4 @@ class _sheets:  # noqa: N801 (called like a function by the holder)
             atomic_file.write(path, sheet.encode())
             speech.note(f"  the recovery sheet is in {path}: print it, then destroy the file")
         else:
-            speech.say(sheet)
+            speech.say_text(sheet)
