@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,6 +262,8 @@ def test_the_meter_tells_time_and_what_is_left_running(bench: Any) -> None:
     assert os.getpid() in before
     child = subprocess.Popen(["sleep", "60"])
     try:
+        while meter.processes().get(child.pid) == "python":
+            time.sleep(0.01)  # the kernel closes our pipe to it before it gives it its new name
         assert meter.processes().get(child.pid) == "sleep"
     finally:
         child.kill()
