@@ -165,8 +165,8 @@ def test_5_a_clock_before_the_enrolment_judges_nothing(scene: Scene) -> None:
 def test_5_and_the_verdict_says_so(scene: Scene) -> None:
     gathering = scene.gathering(now=0, everyone=True)
     gathering.ask_unattended()
-    assert gathering.verdicts[0].verdict == report.VALID
-    assert gathering.verdicts[0].reason == "the clock is before the enrolment, so expiry was not judged"
+    reasons = {v.reason for v in gathering.verdicts if v.verdict == report.VALID}  # whichever answered first
+    assert reasons == {"the clock is before the enrolment, so expiry was not judged"}
     gathering.close()
 
 
