@@ -7,6 +7,7 @@ is not TOML: that parser would cost more than all the rest of the settings.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from keyquorum.errors import MalformedError
@@ -168,7 +169,8 @@ def load() -> Settings:
     except FileNotFoundError:
         data = b""
     except OSError as error:
-        raise MalformedError(path, "", f"cannot be read: {os.strerror(error.errno or 0)}") from None
+        hint = "run this as root" if error.errno == errno.EACCES else ""
+        raise MalformedError(path, "", f"cannot be read: {os.strerror(error.errno or 0)}", hint) from None
     if len(data) > _MAX_FILE:
         raise MalformedError(path, "", f"is larger than {_MAX_FILE} bytes")
     return parse(data.decode("utf-8", "replace"), path)

@@ -93,3 +93,13 @@ def test_the_hook_makes_no_orders_of_notes(tmp_path: Path, text: str) -> None:
         "manual_add_modules|dm|",
     ]
     assert done.stderr == f"keyquorum: root: {shown}\n"
+
+
+def test_a_header_fills_no_console(bench: Bench) -> None:
+    volume, _, _ = bench.enrolled()
+    rewrite(volume, require("x" * 3000))
+    said = bench.run("check", volume, "--json")
+    assert said.code == 4
+    assert len(said.json["message"]) < 1000
+    assert "... (3000 characters)" in said.json["message"]
+    assert len(said.err) < 1500

@@ -19,6 +19,7 @@ from keyquorum.errors import UsageError
 from keyquorum.linux import block, cryptsetup, luks_admin
 from keyquorum.linux.private_header import copy_header
 from keyquorum.linux.volume_lock import exclusive
+from keyquorum.unlock.arguments import mapping_name
 from keyquorum.unlock.gather import Context, Gathering, Limits
 from keyquorum.unlock.open_volume import Mapping, measure, open_volume
 from keyquorum.unlock.reconstruct import rebuild_volume_key
@@ -52,6 +53,8 @@ def run(arguments: Namespace) -> int:
     """Recover."""
     if not arguments.name and not arguments.add_passphrase:
         raise UsageError("say what to do with the volume", "--name NAME opens it, --add-passphrase adds a passphrase")
+    if arguments.name:
+        mapping_name(arguments.name)
     machine = shell.machine(arguments)
     device = block.resolve(arguments.device)
     with copy_header(device, arguments.header) as header, _recovered_key(machine, header) as volume_key:

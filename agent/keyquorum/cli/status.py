@@ -10,13 +10,13 @@ for example:
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 from keyquorum import speech
 from keyquorum.cli import shell
-from keyquorum.errors import KeyquorumError
+from keyquorum.daemon import boot_reports
+from keyquorum.errors import KeyquorumError, MalformedError
 from keyquorum.linux import block, boot_record
 from keyquorum.linux.private_header import copy_header
 from keyquorum.model import tree
@@ -100,14 +100,12 @@ def _last_unlock(uuid: str) -> dict[str, Any] | None:
     except OSError:
         return None
     for name in names:
-        if name.endswith(".json"):
-            try:
-                with open(os.path.join(boot_record.DIRECTORY, name), "rb") as file:
-                    report = json.loads(file.read(1 << 20))
-            except (OSError, ValueError):
-                continue
-            if isinstance(report, dict) and report.get("volume") == uuid:
-                return report
+        try:
+            report = boot_reports.read(name.removesuffix(".json")) if name.endswith(".json") else None
+        except MalformedError:  # of another version
+            continue
+        if report is not None and report.volume == uuid:
+            return report.to_json()
     return None
 
 

@@ -80,7 +80,8 @@ def init_disk(device: str) -> FragmentDisk:
     whole = _is_whole_disk(device)
     path = _partition(device, disk_id) if whole else device
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        exclusively = os.O_EXCL if stat.S_ISBLK(os.stat(path).st_mode) else 0  # somebody may have mounted it meanwhile
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusively)
         try:
             for generation, offset in enumerate(reversed(SLOTS)):
                 fragment_disk.write_slot(descriptor, offset, disk_id, generation, ())

@@ -153,6 +153,8 @@ def write_error(path: str, error: OSError) -> KeyquorumError:
     """Return the plain words for a failed write."""
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
         return KeyquorumError(f"{path} is read-only", "attach it writable, then try again")
+    if error.errno == errno.EBUSY:
+        return KeyquorumError(f"{path} is in use (mounted, mapped, or part of something)")
     if error.errno in NO_DISK:
         return KeyquorumError(f"{path} is not there", "attach the fragment disk, then try again")
     return KeyquorumError(f"{path} cannot be written: {error.strerror}")

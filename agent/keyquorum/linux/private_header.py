@@ -7,6 +7,7 @@ The copy lives in a memfd; nothing is read from the device's header again.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from keyquorum.errors import KeyquorumError, UsageError
@@ -29,7 +30,8 @@ def copy_header(device: str, header_device: str = "") -> Header:
     except FileNotFoundError:
         raise UsageError(f"{source} does not exist") from None
     except OSError as error:
-        raise KeyquorumError(f"{source} cannot be read: {error.strerror}") from None
+        hint = "run this as root" if error.errno in {errno.EACCES, errno.EPERM} else ""
+        raise KeyquorumError(f"{source} cannot be read: {error.strerror}", hint) from None
     copy = os.memfd_create("luks2-header", os.MFD_CLOEXEC)
     try:
         os.ftruncate(copy, _AREA)

@@ -48,7 +48,7 @@ def describe(metadata: bytes, uuid: str) -> HeaderDescriptor:
         if not isinstance(cipher, str):
             raise TamperingError(_WHAT, f"segments.{number}.encryption", "is missing")
         if "null" in cipher:
-            raise TamperingError(_WHAT, f"segments.{number}.encryption", f"{cipher} encrypts nothing")
+            raise TamperingError(_WHAT, f"segments.{number}.encryption", f"{cipher[:40]} encrypts nothing")
     digest = _digest(table)
     bound = {name: digest.get(name) for name in ("type", "hash", "iterations", "salt", "digest")}
     return HeaderDescriptor(

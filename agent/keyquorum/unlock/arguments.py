@@ -114,9 +114,7 @@ _SEE_HELP = "see --help"
 def _with_values(arguments: Arguments, values: list[tuple[str, str]]) -> Arguments:
     for option, value in values:
         if option == "--name":
-            if value in {"", ".", ".."} or "/" in value or not value.isprintable() or len(value) > 127:
-                raise UsageError(f"{value!r} is no name for a mapping")
-            arguments = arguments.with_(name=value)
+            arguments = arguments.with_(name=mapping_name(value))
         elif option in {"--header", "--volume"}:
             arguments = arguments.with_(**{option[2:]: value})
         elif option == "--holder":
@@ -136,6 +134,13 @@ def _with_values(arguments: Arguments, values: list[tuple[str, str]]) -> Argumen
             flags = [CRYPTTAB_FLAGS.get(option_name, 0) for option_name in value.split(",")]
             arguments = arguments.with_(flags=arguments.flags | _union(flags))
     return arguments
+
+
+def mapping_name(value: str) -> str:
+    """Return a name that a mapping may have; raises `UsageError`."""
+    if value in {"", ".", ".."} or "/" in value or not value.isprintable() or len(value) > 127:
+        raise UsageError(f"{value!r} is no name for a mapping")
+    return value
 
 
 def _union(flags: list[int]) -> int:

@@ -13,6 +13,8 @@ from keyquorum.model import anchor as anchors
 from keyquorum.model import header, token, volume_set
 from keyquorum.record import Record
 
+_MAX_SHOWN = 400
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -78,7 +80,12 @@ def check_binding(enrolled: VolumeSet, loaded: Header, anchor: Anchor) -> None:
         raise TamperingError("set", "epoch", f"is {enrolled.epoch}, this machine accepts {anchor.epoch} and later")
     actual = header.describe(loaded.metadata(), uuid)
     for field, expected, found in enrolled.header.differences(actual):
-        raise TamperingError("LUKS2 header", field, f"is {found}, enrolled was {expected}")
+        raise TamperingError("LUKS2 header", field, f"is {_shown(found)}, enrolled was {_shown(expected)}")
+
+
+def _shown(text: str) -> str:
+    """Cut what a header says to what a person may read: it may be megabytes long."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}... ({len(text)} characters)"
 
 
 def load_anchor(uuid: str, volumes: str) -> Anchor:
