@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 import tpm2_pytss as tss  # type: ignore[import-untyped]  # it has no type hints
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from devices.tpm_emulator import Emulator
 from devices.tpm_support import extend, second_opinion
@@ -294,7 +292,7 @@ def test_an_endorsement_certificate_of_the_emulators_maker(tmp_path: Path) -> No
         env=os.environ | {"HOME": str(tmp_path)},
     )
     loaded = [
-        certificates.load(x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER), path.name)
+        certificates.load_bundle(path.read_bytes(), path.name)[0]
         for path in (store / "swtpm-localca-rootca-cert.pem", store / "issuer.pem")
     ]
     with Emulator(str(state)) as emulator, second_opinion(emulator.device) as context:

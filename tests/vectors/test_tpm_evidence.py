@@ -8,13 +8,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from keyquorum.errors import TamperingError
 from keyquorum.evidence import certificates, event_log, tpm_appraisal, tpm_checks, tpm_keys, tpm_log, tpm_public
 from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.ek_certificate import EkTrust
@@ -189,10 +190,9 @@ def test_two_bytes_are_no_nonce(vectors: Vectors) -> None:
 def ek_trust(vectors: Vectors, **changes: Any) -> EkTrust:
     folder = vectors(SELFMADE)
     root, issuer = (
-        certificates.load(x509.load_pem_x509_certificate((folder / name).read_bytes()).public_bytes(Encoding.DER), name)
-        for name in ("ek_root.pem", "ek_issuer.pem")
+        certificates.load_bundle((folder / name).read_bytes(), name) for name in ("ek_root.pem", "ek_issuer.pem")
     )
-    return EkTrust(**({"roots": (root,), "intermediates": (issuer,)} | changes))
+    return EkTrust(**({"roots": root, "intermediates": issuer} | changes))
 
 
 def keys(vectors: Vectors, ak: str = "ak", **changes: Any) -> KeyEvidence:
@@ -205,6 +205,11 @@ def keys(vectors: Vectors, ak: str = "ak", **changes: Any) -> KeyEvidence:
         "certificates": ((folder / "ek_rsa2048.crt.der").read_bytes(),),
     }
     return KeyEvidence(**(parts | changes))
+
+
+def der_of(path: Path) -> bytes:
+    (found,) = certificates.load_bundle(path.read_bytes(), path.name)
+    return found.public_bytes(Encoding.DER)
 
 
 CERTIFIED = 1_800_000_000  # 2027: the emulator's certificates were made in November 2026
@@ -230,8 +235,7 @@ def test_an_unrestricted_key_is_not_enrolled(vectors: Vectors) -> None:
 
 def test_the_certificate_of_a_cloud_tpm_is_understood_and_not_believed(vectors: Vectors) -> None:
     """Google's intermediate is not at hand: all that can be said without it is said, and no more."""
-    pem = vectors(f"{GOOGLE}/uca_tpm_rsa_enc_cert.pem").read_bytes()
-    given = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    given = der_of(vectors(f"{GOOGLE}/uca_tpm_rsa_enc_cert.pem"))
     result, _ = tpm_keys.accept(keys(vectors, certificates=(given,)), ek_trust(vectors), CERTIFIED, DONE)
     assert [check.name for check in result.failed] == ["tpm.ek.key", "tpm.ek.chain"]
     shown = {check.name: check.actual for check in result.checks}
@@ -239,8 +243,7 @@ def test_the_certificate_of_a_cloud_tpm_is_understood_and_not_believed(vectors: 
 
 
 def test_a_certificate_for_another_purpose_is_not_for_an_endorsement_key(vectors: Vectors) -> None:
-    pem = vectors(f"{GOOGLE}/pca_tpm_rsa_enc_cert.pem").read_bytes()
-    given = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    given = der_of(vectors(f"{GOOGLE}/pca_tpm_rsa_enc_cert.pem"))
     result, _ = tpm_keys.accept(keys(vectors, certificates=(given,)), ek_trust(vectors), CERTIFIED, DONE)
     assert {"tpm.ek.usage", "tpm.ek.maker"} <= {check.name for check in result.failed}
 
@@ -318,6 +321,19 @@ def test_no_flipped_byte_of_a_certificate_is_believed(vectors: Vectors) -> None:
     for spoiled in flips(whole):
         result, key = tpm_keys.accept(keys(vectors, certificates=(spoiled,)), trust, CERTIFIED, DONE)
         assert (result.status, key) == (Status.UNTRUSTED, None)
+
+
+@pytest.mark.parametrize("name", ["uca_tpm_ecc_enc_cert", "uca_tpm_rsa_sign_cert", "pca_tpm_ecc_enc_cert"])
+def test_no_flipped_byte_of_a_genuine_certificate_surprises(vectors: Vectors, name: str) -> None:
+    """It is read or refused with our error, and who issued it stays unknown."""
+    trust = ek_trust(vectors)
+    for spoiled in islice(flips(der_of(vectors(f"{GOOGLE}/{name}.pem"))), 0, None, 2):
+        try:
+            found = certificates.load(spoiled, name)
+        except TamperingError:
+            continue
+        with pytest.raises(TamperingError):
+            certificates.chain(found, trust.intermediates, trust.roots, name)
 
 
 def test_a_flipped_log_says_nothing_new(vectors: Vectors) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_CERTIFICATE = 8192
 MAX_LIST = 4 * 1024 * 1024
+MAX_BUNDLE = 1024 * 1024
 MAX_INTERMEDIATES = 8
 _MAX_DEPTH = 4  # certificates below the root
 _FILLS = (b"\x00", b"\xff")  # what is after a certificate in an NV index that is larger
@@ -72,6 +73,19 @@ def load(data: bytes, what: str) -> Certificate:
     if not whole or serial <= 0 or found.version is not x509.Version.v3:
         raise TamperingError(what, "", "is not a certificate of version 3 with a positive serial number")
     return found
+
+
+def load_bundle(data: bytes, what: str) -> tuple[Certificate, ...]:
+    """Read certificates in PEM, as makers publish their roots; raises `TamperingError`, also if there is none."""
+    if len(data) > MAX_BUNDLE:
+        raise TamperingError(what, "", f"{len(data)} bytes are more than the {MAX_BUNDLE} allowed")
+    try:
+        found = [one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(data)]
+    except (*_UNREADABLE, Warning) as problem:
+        raise TamperingError(what, "", f"has no certificates that can be read ({printable(str(problem))})") from None
+    if len(found) != data.count(b"-----BEGIN "):
+        raise TamperingError(what, "", "has PEM blocks that are torn, or are no certificates")
+    return tuple(load(one, what) for one in found)
 
 
 def _decoded(*_values: object) -> None:

@@ -168,7 +168,7 @@ def _pcrs(fields: Fields, bank: str, with_log: bool) -> dict[int, PcrRule]:
     table = fields.table("pcrs")
     found: dict[int, PcrRule] = {}
     for name in table.names():
-        if not name.isdecimal() or not name.isascii() or str(int(name[:3])) != name or int(name) >= _PCRS:
+        if not name.isdecimal() or str(int(name[:3])) != name or int(name) >= _PCRS:
             table.fail(name if name.isprintable() else "", f"is not a PCR from 0 to {_PCRS - 1}")
         rule = _rule(table, name, SIZES[bank])
         if int(name) in RESETTABLE and rule.judged:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keyquorum.errors import TamperingError
 from keyquorum.evidence import certificates, ek_certificate, tpm_checks, tpm_keys, tpm_public
@@ -123,8 +126,8 @@ def test_a_challenge_is_no_trust() -> None:
 
 def test_a_listed_key_needs_no_certificate() -> None:
     listed = frozenset({ek_certificate.key_hash(tpm_public.parse(EK.area, "EK"))})
-    for given in ((), (b"malformed",)):
-        found = evidence(certificates=given)
+    for brought in ((), (b"malformed",)):
+        found = evidence(certificates=brought)
         result, key = tpm_keys.accept(found, EkTrust(listed=listed), NOW, DONE)
         assert result.status == Status.TRUSTED
         assert key is not None
@@ -262,6 +265,26 @@ def test_what_is_no_certificate(data: bytes) -> None:
         certificates.load(data, "it")
     with pytest.raises(TamperingError):
         certificates.load_list(data, "it")
+
+
+def test_a_bundle_of_roots_in_pem() -> None:
+    made = (ca_maker.root(), intermediate())
+    pem = b"".join(one.public_bytes(Encoding.PEM) for one in made)
+    assert certificates.load_bundle(b"the roots of a maker\n" + pem, "roots") == made
+    for wrong in (b"", b"no PEM", pem[:-40], pem.replace(b"A", b"B", 3), b"x" * (certificates.MAX_BUNDLE + 1)):
+        with pytest.raises(TamperingError):
+            certificates.load_bundle(wrong, "roots")
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.binary(max_size=80), at=st.integers(0, 600))
+def test_garbage_in_a_certificate_ends_in_our_error(data: bytes, at: int) -> None:
+    whole = der(endorsement(EK_PUBLIC))
+    for spoiled in (data, whole[:4] + data, whole[:at] + data + whole[at + len(data) :]):
+        try:
+            certificates.link(certificates.load(spoiled, "it"))
+        except TamperingError:
+            continue
 
 
 def test_every_scheme_of_an_attestation_key() -> None:
