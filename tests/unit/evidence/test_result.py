@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keyquorum.envelope import dsse
 from keyquorum.errors import KeyquorumError, RefusedError, TamperingError, UnavailableError
 from keyquorum.evidence import result
 from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.result import AttestationResult, Check, Link, Outcome, Status
+from unit.evidence.tpm_maker import OWNER
 
 SPEC = {"a": "spec a", "b": "spec b"}
 PASSED = Check(name="a", spec="spec a", expected="1", actual="1", outcome=Outcome.PASSED)
@@ -106,6 +108,14 @@ def test_the_json_form() -> None:
         "claims": {"tpm.pcr7": "00"},
     }
     assert result.parse(result.serialise(GOOD)) == GOOD
+
+
+def test_a_signed_result_is_one_of_ours_or_nothing() -> None:
+    envelope = OWNER.sign(result.RESULT_TYPE, result.serialise(GOOD))
+    payload = dsse.verify(dsse.parse(envelope, "result"), result.RESULT_TYPE, (OWNER.public,))
+    assert result.parse(payload) == GOOD
+    with pytest.raises(TamperingError):
+        dsse.verify(dsse.parse(envelope, "result"), dsse.SET_TYPE, (OWNER.public,))
 
 
 @pytest.mark.parametrize(
