@@ -23,7 +23,7 @@ _TAGS = {
     "ID": "by-id",
 }
 _AT_ONCE = 256
-_LAST_WORDS = 0.25  # seconds in which to say what is wrong with the disks that were found, before that is silence
+_LAST_WORDS = 0.25  # seconds in which to say what was found and what was not, before that is silence
 _LINK_PATIENCE = 1.0  # seconds for the disk that udev names before others are looked at
 _MAX_NAMED = 4  # of other fragment disks
 _SKIP = ("dm-", "ram", "zram", "sr", "fd", "md", "nbd")
@@ -121,7 +121,7 @@ def fragment_disks(disk_id: bytes, deadline: float, devices: str = "/dev", sysfs
     while pending or waiting:
         while waiting and pending < _AT_ONCE:
             pending += _ask(answers, waiting.pop(0))
-        left = deadline - time.monotonic() - (_LAST_WORDS if given else 0.0)
+        left = deadline - time.monotonic() - _LAST_WORDS
         if left <= 0:
             break
         for path, found in answers.take(left):
@@ -132,8 +132,9 @@ def fragment_disks(disk_id: bytes, deadline: float, devices: str = "/dev", sysfs
                 given.add(os.path.realpath(path))
                 yield path
     if not given:
+        silent = " among those that answer" if pending else ""
         instead = f", but {' and '.join(sorted(others)[:_MAX_NAMED])}" if others else ""
-        raise UnavailableError(f"no disk with id {show_id(disk_id)} is attached{instead}")
+        raise UnavailableError(f"no disk with id {show_id(disk_id)} is attached{silent}{instead}")
 
 
 def _ask(answers: Mailbox, path: str) -> int:

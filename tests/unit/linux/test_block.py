@@ -119,8 +119,8 @@ def test_searching_ends_in_time(machine: Machine, monkeypatch: pytest.MonkeyPatc
     gate = threading.Event()
     monkeypatch.setattr(block, "identify", lambda _path: gate.wait(30) and None)
     started = time.monotonic()
-    with pytest.raises(UnavailableError):
-        machine.find(0.2)
+    with pytest.raises(UnavailableError, match=r" is attached among those that answer$"):
+        machine.find(0.45)
     assert 0.15 < time.monotonic() - started < 10
     gate.set()
 
