@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a test asks of a machine after a boot: what was told, how it opened, and that nothing of the unlock stayed."""
+
+import json
+import re
+import time
+from dataclasses import dataclass
+
+from boots.enrolled import NAME, OPENED, PROMPT
+from guests.luks_image import Luks
+from guests.machine import BOOT_SECONDS, Machine
+
+VALID, UNAVAILABLE, REFUSED, TAMPERED, SILENT, NOT_NEEDED = (
+    *("valid", "unavailable", "refused", "tampered", "silent", "not needed"),
+)
+STAYS_CLOSED = f"keyquorum: {NAME} stays closed: the quorum is not reached: "
+# When udev has probed every device and the unlock is about to start.
+BEFORE_UNLOCK = "Begin: Running /scripts/local-top"
+_REPORT = f"/run/keyquorum/{NAME}.json"
+_SECONDS_TO_LEAVE = 60.0
+_CHECK_SECONDS = 120.0
+# The state, the name and the words of every process; a thread group in its end may have no words.
+_PROCESSES = "ps -e -o stat= -o comm= -o args="
+
+
+@dataclass(frozen=True)
+class Told:
+    """One holder's verdict, in the words of the report."""
+
+    verdict: str
+    reason: str
+    hint: str
+
+
+def opened_by_itself(vm: Machine) -> dict[str, Told]:
+    """Wait until the volume opened from its fragments without a prompt; give each holder's verdict."""
+    vm.wait_console(OPENED)
+    vm.wait_agent()
+    assert PROMPT not in vm.console_text()
+    return _report(vm.get(_REPORT), "opened")
+
+
+def opened_by_passphrase(vm: Machine, luks: Luks) -> dict[str, Told]:
+    """Wait for the prompt, type the passphrase; give each holder's verdict."""
+    vm.wait_console(re.escape(STAYS_CLOSED))
+    vm.wait_console(PROMPT)
+    vm.type(luks.passphrase.decode() + "\n")
+    vm.wait_agent()
+    return _report(vm.get(_REPORT), "failed")
+
+
+def opened_late(vm: Machine) -> dict[str, Told]:
+    """Wait until a holder that came while the prompt stood has opened the volume; give each holder's verdict."""
+    vm.wait_agent()
+    return _report(vm.get(_REPORT), "opened")
+
+
+def ask_everyone(vm: Machine, luks: Luks, *, quorum: bool = True) -> dict[str, Told]:
+    """What each holder answers to `keyquorum check`, which stops for nobody, and whether all that would open."""
+    words = f"keyquorum check /dev/disk/by-uuid/{luks.uuid} --json --no-prompt"
+    done = vm.run(words, timeout=_CHECK_SECONDS, check=False)
+    assert done.code == (0 if quorum else 3), done
+    return _report(done.output, "quorum" if quorum else "failed")
+
+
+def nothing_left(vm: Machine, *, but: str = "") -> None:
+    """No process of the unlock runs, and none waits for a device: soon, and for good. `but` is a pattern of others."""
+    end = time.monotonic() + _SECONDS_TO_LEAVE
+    while left := _left(vm, but):
+        assert time.monotonic() < end, "\n".join(left)
+        time.sleep(1)
+
+
+def _left(vm: Machine, but: str) -> list[str]:
+    lines = vm.run(_PROCESSES).text.splitlines()
+    return [line for line in lines if _is_unlock(line) or (line.startswith("D") and not (but and re.search(but, line)))]
+
+
+def _is_unlock(line: str) -> bool:
+    return "keyquorum" in line and "keyquorumd" not in line
+
+
+def _report(data: bytes, outcome: str) -> dict[str, Told]:
+    report = json.loads(data)
+    assert report["outcome"] == outcome, report
+    return {holder["name"]: Told(holder["verdict"], holder["reason"], holder["hint"]) for holder in report["holders"]}
+
+
+def wait_for_verdict(vm: Machine, name: str, verdict: str, words: str = "") -> str:
+    """Wait until the console shows a holder's verdict, with these words in its line; gives the whole line."""
+    pattern = rf"keyquorum:   {name} \(\w+\): {verdict}.*{re.escape(words)}.*$"
+    return vm.wait_console(pattern, BOOT_SECONDS, from_start=True)[0]
