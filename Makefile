@@ -68,6 +68,6 @@ $(VENV)/ready: packaging/requirements.lock packaging/install_prerequisites
 	@packaging/install_prerequisites
 	@echo "setup: python packages, pinned and hashed, into $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r packaging/requirements.lock
-	@$(IN_VENV) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(IN_VENV) -m pip install -qq --disable-pip-version-check --require-hashes -r packaging/requirements.lock
+	@$(IN_VENV) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
