@@ -26,6 +26,7 @@ _SUFFIX = ".json"
 _MAX_REPORT = 1 << 20
 _MAX_TEXT = 1000
 _PIN_KINDS = ("tpm", "pkcs11")
+_PIN_WORDS = "the PIN"  # how holders begin a refusal about one (holders/tpm_refusal.py, holders/pkcs11_token.py)
 
 
 def read(name: str, directory: str = boot_record.DIRECTORY) -> Report | None:
@@ -93,6 +94,14 @@ def worth_waiting(report: Report | None) -> bool:
     if report is None:
         return True
     return not any(v.verdict == reports.REFUSED and v.kind in _PIN_KINDS for v in report.verdicts)
+
+
+def pin_refused(report: Report | None) -> bool:
+    """Say whether a PIN was wrong in this attempt, most likely a stored one: each further try counts towards a lock."""
+    verdicts = report.verdicts if report is not None else ()
+    return any(
+        v.verdict == reports.REFUSED and v.kind in _PIN_KINDS and v.reason.startswith(_PIN_WORDS) for v in verdicts
+    )
 
 
 def tell_journal(

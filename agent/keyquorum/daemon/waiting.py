@@ -19,6 +19,7 @@ _AFTER_DEVICE = (2.0, 60.0)  # the first and the longest delay between attempts 
 _AFTER_NOTHING = (10.0, 600.0)  # the same when nothing was announced
 _OURS, _OTHERS = 1.0, 5.0  # how soon to look again at an attempt that runs: one we started, one of the boot
 _UNSETTLED = 60.0  # how soon to look again at a volume that is neither open nor at its prompt
+_PIN_TRIES = 2  # whoever plugs in devices must not make us lock a token with a stored PIN that is wrong
 _HOPELESS = (UsageError.exit_code, TamperingError.exit_code)
 
 
@@ -38,7 +39,7 @@ class Volume(Record):
 
     `instance` is the name as unit names have it. `asks` is true while the prompt's process has a question open.
     `worth_waiting` is false when the last attempt's report says that time alone will not help, or that trying again
-    would use up tries of a PIN.
+    would use up tries of a PIN; `pin_refused` is true when a PIN was wrong.
     """
 
     instance: str
@@ -46,6 +47,7 @@ class Volume(Record):
     prompt: Unit
     asks: bool = False
     worth_waiting: bool = True
+    pin_refused: bool = False
 
 
 class Attempts(Record):
@@ -129,6 +131,8 @@ def _due(volume: Volume, past: Attempts) -> float:
     """Return when to try again, NEVER when only a device can help."""
     last = max(past.last, volume.unlock.ended)
     first, longest = _AFTER_DEVICE if past.device_came else _AFTER_NOTHING
+    if volume.pin_refused and past.count >= _PIN_TRIES:
+        return NEVER
     if not past.device_came and (volume.unlock.status in _HOPELESS or not volume.worth_waiting):
         return NEVER
     return last + min(first * 2.0 ** min(past.count, 30), longest)

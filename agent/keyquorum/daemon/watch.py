@@ -79,7 +79,9 @@ class Watch:
         except MalformedError as error:
             speech.warn(error.message)
             return volume
-        return volume.with_(worth_waiting=boot_reports.worth_waiting(report))
+        return volume.with_(
+            worth_waiting=boot_reports.worth_waiting(report), pin_refused=boot_reports.pin_refused(report)
+        )
 
     def _do(self, step: Step) -> None:
         name = units.unescape(step.instance)

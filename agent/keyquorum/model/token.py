@@ -63,7 +63,12 @@ def find(tokens: dict[str, dict[str, Any]]) -> tuple[int, dict[str, Any]] | None
             raise TamperingError(WHAT, "", f"{number[:8]!r} is no number of a token")
     if len(ours) > 1:
         numbers = ", ".join(number for number, _ in ours)
-        raise TamperingError(WHAT, "type", f"{len(ours)} tokens are of type {TYPE} (numbers {numbers}), not 1")
+        raise TamperingError(
+            WHAT,
+            "type",
+            f"{len(ours)} tokens are of type {TYPE} (numbers {numbers}), not 1",
+            "the one that you did not write goes by: cryptsetup token remove --token-id NUMBER DEVICE",
+        )
     return (int(ours[0][0]), ours[0][1]) if ours else None
 
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,6 @@ from keyquorum.errors import MalformedError
 from keyquorum.linux import boot_record
 from keyquorum.model import journal_entry
 from keyquorum.model.report import Report, Verdict
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 VALID = Verdict(index=1, name="disk-a", kind="disk", verdict="valid", seconds=0.25)
 REFUSED = Verdict(index=2, name="tpm", kind="tpm", verdict="refused", reason="PCR 7 is other", hint="enrol anew")
@@ -162,3 +160,26 @@ def test_a_chip_that_refused_is_not_asked_by_the_clock(verdicts: tuple[Verdict, 
 
 def test_without_a_report_it_is_worth_waiting() -> None:
     assert boot_reports.worth_waiting(None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict", "reason", "expected"),
+    [
+        ("tpm", "refused", "the PIN is wrong", True),
+        ("pkcs11", "refused", 'the PIN of token "chip" (serial 0000000000000000) is wrong', True),
+        ("pkcs11", "refused", 'the PIN of token "chip" (serial 0000000000000000) is locked', True),
+        ("tpm", "refused", "PCR 7 differs", False),
+        ("tpm", "unavailable", "the PIN is wrong", False),
+        ("passphrase", "refused", "the PIN is wrong", False),
+    ],
+)
+def test_a_wrong_pin_is_known_by_its_words(kind: str, verdict: str, reason: str, expected: bool) -> None:
+    found = Verdict(index=1, name="x", kind=kind, verdict=verdict, reason=reason)
+    assert boot_reports.pin_refused(CLOSED.with_(verdicts=(found,))) is expected
+    assert not boot_reports.pin_refused(None)
+
+
+@pytest.mark.parametrize("module", ["tpm_refusal", "pkcs11_token"])
+def test_holders_still_use_these_words(module: str) -> None:
+    source = (Path(boot_reports.__file__).parents[1] / "holders" / f"{module}.py").read_text()
+    assert f'"{boot_reports._PIN_WORDS} ' in source

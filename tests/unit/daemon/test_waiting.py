@@ -123,6 +123,23 @@ def test_a_pin_is_not_tried_again_by_the_clock() -> None:
     assert words(plan(refused, 1e6, device_came=True)) == [RETRY]
 
 
+def test_plugging_in_devices_does_not_use_up_a_stored_pin() -> None:
+    refused = volume(FAILED, AT_PROMPT, worth_waiting=False, pin_refused=True)
+    now, memory, tries = 1e6, Attempts(), 0
+    for _ in range(20):
+        made = plan(refused, now, memory, device_came=True)
+        tries += len(words(made))
+        now, memory = now + 1000, made.memory["data"]
+    assert tries == 2
+    assert plan(refused, now, memory, device_came=True).look_again == NEVER
+    assert words(plan(refused, now, device_came=True)) == [RETRY], "SIGHUP forgets"
+
+
+def test_a_refusal_for_other_reasons_is_tried_with_every_device() -> None:
+    refused = volume(FAILED, AT_PROMPT, worth_waiting=False)
+    assert words(plan(refused, 1e6, Attempts(count=20), device_came=True)) == [RETRY]
+
+
 def test_a_device_that_comes_during_an_attempt_is_remembered() -> None:
     made = plan(volume(RUNS, BEFORE_PROMPT), 15.0, device_came=True)
     assert words(made) == []
