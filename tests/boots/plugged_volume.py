@@ -21,6 +21,17 @@ DEVICE = f"/dev/disk/by-id/virtio-{VOLUME}"
 ANCHOR = f"/volumes/{TEST_VOLUME.uuid}.json"
 ENROL = f"keyquorum enroll {DEVICE} --policy /root/policy.toml --key-file /root/passphrase --yes"
 ENROL_SECONDS = 180.0
+ENROL_WITH_KEYSLOT = f"{ENROL} --with-keyslot"
+STEPS = (  # what it tells while it works
+    "fragment 2 of 3: tpm (tpm)",
+    "fragment 1 of 3: disk-a (disk)",
+    "fragment 3 of 3: disk-b (disk)",
+    "adding the keyslot",
+    "reading every fragment back",
+    "writing the LUKS2 token",
+    "reading the token back",
+    "is enrolled; its passphrases keep working",
+)
 
 
 def tree() -> Tree:
