@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PID_FILES = "/run/keyquorum"
 _LOOK_AGAIN = 5.0  # seconds between looks whether somebody opened the volume
-_SELDOM = 300.0  # at most between attempts that no device asked for: a silent holder keeps a thread of each
+_SELDOM = 30.0  # at most between attempts that no device asked for: a module that hangs keeps a thread of each
 _AT_MOST = 24 * 3600.0
 
 

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often a boot that waits at its prompt asks again (docs/boot.md §9)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from keyquorum import settings
+from keyquorum.holders.contract import Tuning
+from keyquorum.linux import cryptsetup
+from keyquorum.linux.answers import LocalAnswers
+from keyquorum.model.report import Report
+from keyquorum.unlock import linger
+from keyquorum.unlock.arguments import Arguments
+from keyquorum.unlock.gather import Context
+from keyquorum.unlock.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Night:
+    """An hour at the prompt: a clock that only waiting moves, and devices that come at given seconds."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, devices: tuple[float, ...] = (), opened_at: float = 3600
+    ) -> None:
+        self.now, self.attempts, self._devices = 0.0, list[float](), devices
+        self.opened = 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(linger, "DeviceEvents", lambda: self)
+        monkeypatch.setattr(cryptsetup, "is_active", lambda _name: self.now >= opened_at)
+        monkeypatch.setattr(Proxy, "unlock", self._unlock())
+
+    def wait(self, seconds: float) -> bool:
+        coming = [at for at in self._devices if self.now < at <= self.now + seconds]
+        self.now = coming[0] if coming else self.now + seconds
+        return bool(coming)
+
+    def _unlock(self) -> Callable[[Any], Report]:
+        def unlock(proxy: Any) -> Report:
+            assert not proxy.arguments.prompt, "nobody is asked while the ordinary prompt is up"
+            self.attempts.append(self.now)
+            return Report(
+                command="unlock",
+                device="/dev/vda",
+                volume="",
+                name="root",
+                outcome="failed",
+                exit_code=3,
+                missing=1,
+                verdicts=(),
+            )
+
+        return unlock
+
+    def spend(self) -> list[float]:
+        context = Context(answers=LocalAnswers(), tuning=Tuning(), now=0, tell=lambda _verdict: None)
+        words = Arguments(device="/dev/vda", name="root")
+        linger._watch(
+            Proxy(arguments=words, settings=settings.parse(""), context=context, warn=lambda _line: None, begin=None)
+        )
+        return self.attempts
+
+
+def test_without_devices_it_becomes_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Night(monkeypatch).spend()
+    assert attempts[:5] == [5, 15, 35, 65, 95]
+    assert len(attempts) < 130
+
+
+def test_a_device_is_asked_at_once_and_makes_it_frequent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Night(monkeypatch, devices=(1000.0,)).spend()
+    at = attempts.index(1000.0)
+    assert [later - 1000.0 for later in attempts[at + 1 : at + 4]] == [5, 15, 35]
+
+
+def test_it_ends_soon_after_somebody_opened_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    night = Night(monkeypatch, opened_at=301)
+    night.spend()
+    assert night.now <= 306
