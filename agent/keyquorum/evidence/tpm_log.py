@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyquorum.evidence import event_log
-from keyquorum.evidence.tpm_wire import BANKS, SIZES, digest
+from keyquorum.evidence.tpm_wire import BANKS, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,9 +80,7 @@ def _compare(log: EventLog, bank: str, quoted: Mapping[int, bytes]) -> BelievedL
     unlike, unexplained = [], []
     for pcr, value in quoted.items():
         listed = log.of(pcr)
-        if log.sizes.get(BANKS[bank]) != SIZES[bank]:
-            unlike.append(pcr)
-        elif event_log.replay(log, BANKS[bank], pcr, hash_function) == value:
+        if event_log.replay(log, BANKS[bank], pcr, hash_function) == value:
             events[pcr] = tuple(_believed(event, bank, hash_function) for event in listed)
         elif listed or pcr in FIRMWARE:
             unlike.append(pcr)

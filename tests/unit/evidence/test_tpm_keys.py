@@ -267,11 +267,20 @@ def test_what_is_no_certificate(data: bytes) -> None:
         certificates.load_list(data, "it")
 
 
+def test_only_version_3_with_a_serial_number() -> None:
+    """Older versions have no extensions that would say what a certificate is for."""
+    whole = der(endorsement(EK_PUBLIC))
+    version, serial = b"\xa0\x03\x02\x01\x02", b"\x02\x01\x4d"
+    assert whole.count(version + serial) == 1
+    for wrong in (b"\xa0\x03\x02\x01\x00" + serial, version + b"\x02\x01\x00", version + b"\x02\x01\xb3"):
+        assert failed(evidence(certificates=(whole.replace(version + serial, wrong),))) == ["tpm.ek.certificate"]
+
+
 def test_a_bundle_of_roots_in_pem() -> None:
     made = (ca_maker.root(), intermediate())
     pem = b"".join(one.public_bytes(Encoding.PEM) for one in made)
     assert certificates.load_bundle(b"the roots of a maker\n" + pem, "roots") == made
-    for wrong in (b"", b"no PEM", pem[:-40], pem.replace(b"A", b"B", 3), b"x" * (certificates.MAX_BUNDLE + 1)):
+    for wrong in (b"", b"no PEM", pem[:-40], pem.replace(b"A", b"B", 3), pem + b"\n" * certificates.MAX_BUNDLE):
         with pytest.raises(TamperingError):
             certificates.load_bundle(wrong, "roots")
 
