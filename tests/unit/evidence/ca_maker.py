@@ -106,11 +106,12 @@ def endorsement(
     bits: x509.KeyUsage = ENCRYPTS,
     more: tuple[tuple[x509.ExtensionType, bool], ...] = (),
     subject: str = "",
+    ca: bool = False,
     **changes: Any,
 ) -> x509.Certificate:
     """Return an endorsement certificate as it should be, but for what is given."""
     extensions: list[tuple[x509.ExtensionType, bool]] = [
-        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (x509.BasicConstraints(ca=ca, path_length=None), True),
         (bits, True),
         (x509.ExtendedKeyUsage([x509.ObjectIdentifier(purpose)]), False),
         (san or maker_name(), critical),

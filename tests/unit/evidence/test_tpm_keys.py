@@ -143,6 +143,7 @@ CERTIFICATES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "server": ({"purpose": "1.3.6.1.5.5.7.3.1"}, ["tpm.ek.usage"]),
     "signs": ({"bits": usage(digital_signature=True)}, ["tpm.ek.usage"]),
     "issues": ({"bits": usage(key_encipherment=True, key_cert_sign=True)}, ["tpm.ek.usage"]),
+    "authority": ({"ca": True}, ["tpm.ek.usage"]),
     "no maker": ({"san": maker_name(of1=None)}, ["tpm.ek.maker"]),
     "no version": ({"san": maker_name(of3=None)}, ["tpm.ek.maker"]),
     "host name": ({"san": x509.SubjectAlternativeName([x509.DNSName("a.example")])}, ["tpm.ek.maker"]),

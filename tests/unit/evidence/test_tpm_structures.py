@@ -51,6 +51,7 @@ KEYS: dict[str, tuple[bytes, str]] = {
     "reserved attribute": (spoiled(ECC_AREA, 4, u32(0x50072 | 1 << 31)), "objectAttributes"),
     "sha1 scheme": (Key(hash="sha1").area, "hash"),
     "daa": (Key(scheme=0x1A).area, "scheme"),
+    "oaep": (Key(kind="rsa2048", scheme=0x17).area, "scheme"),
     "rsa scheme of ecc": (Key(scheme=RSASSA).area, "scheme"),
     "ecc scheme of rsa": (Key(kind="rsa2048", scheme=ECDSA).area, "scheme"),
     "camellia": (Key(cipher=u16(0x26) + u16(128) + u16(0x43)).area, "symmetric"),
