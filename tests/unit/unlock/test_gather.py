@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -143,12 +144,12 @@ def test_silence_costs_its_own_deadline_and_is_named(scenes: Any) -> None:
     never = threading.Event()
     scene = scenes(THREE)
     scene.behaviours[1] = scene.behaviours[3] = hang(never)
-    with contextlib.closing(scene.gathering(holder=0.3)) as gathering:
+    with contextlib.closing(scene.gathering(holder=1.5)) as gathering:
         started = time.monotonic()
         gathering.ask_unattended()
-        assert 0.25 < time.monotonic() - started < 10
+        assert 1.45 < time.monotonic() - started < 10
         assert verdicts(gathering) == {1: report.SILENT, 2: report.VALID, 3: report.SILENT}
-        assert gathering.verdicts[0].reason == "no answer in 0.3 s"
+        assert re.fullmatch(r"no answer in \d\.\d s", gathering.verdicts[0].reason)
         with pytest.raises(QuorumNotReachedError, match="1 more valid fragment is needed"):
             rebuild_volume_key(scene.volume_set, gathering.shares)
         gathering.ask_unattended()
