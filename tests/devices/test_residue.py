@@ -23,7 +23,7 @@ from guests.luks_image import TEST_VOLUME, format_luks
 from guests.memory import BASE64, HEX, INTEGER, PAGE, RAW, copies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from devices.bench import Bench
@@ -48,12 +48,13 @@ sys.stdin.readline()
 """
 
 
-def memory_after(directory: str, script: str, *arguments: str) -> str:
+def memory_after(directory: str, script: str, *arguments: str, keep_open: Sequence[int] = ()) -> str:
     """Run a script in an interpreter of its own until it says that it is done; give a file with all its memory."""
     path = os.path.join(directory, "memory")
     environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     argv = [sys.executable, "-c", script, *arguments]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, env=environment, pass_fds=keep_open) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == b"done\n"
@@ -107,6 +108,43 @@ def test_what_an_enrolment_and_an_unlock_leave(
             found = copies(dump, whole.secrets(TEST_VOLUME.volume_key))
             record_property(f"integers after {len(commands)} commands", str(found))
             assert {key: count for key, count in found.items() if key[1] != INTEGER} == {}, commands
+
+
+PASSPHRASE = b"four random words, by a person"
+PEOPLE = """\
+version = 1
+threshold = 2
+of = ["disk-1", "person", "paper"]
+[holder.disk-1]
+kind = "disk"
+device = "{0}"
+[holder.person]
+kind = "passphrase"
+memory = 8
+passes = 1
+[holder.paper]
+kind = "sheet"
+"""
+
+
+def test_what_people_give_is_not_kept(bench: Bench) -> None:
+    """A passphrase and a sheet, from descriptors; all holders are asked, and the volume key is rebuilt."""
+    volume, sheets = bench.volume(), bench.path("sheets")
+    os.mkdir(sheets)
+    policy = bench.write("policy.toml", PEOPLE.format(bench.disk("disk-1")))
+    with open(bench.write("passphrase", PASSPHRASE)) as given:
+        said = bench.enroll(volume, policy, "--sheet-dir", sheets, f"--pin-fd=person={given.fileno()}")
+    assert said.code == 0, said.err
+    with open(os.path.join(sheets, "sheet-1.txt")) as sheet:
+        lines = [line.split()[2].encode() for line in sheet if line.startswith("  line ")]
+    assert len(lines) == 5
+    secrets = {f"line {number}": line for number, line in enumerate(lines, 1)} | {"passphrase": PASSPHRASE}
+    secrets |= {f"{name} without dashes": line.replace(b"-", b"") for name, line in secrets.items()}
+    with open(bench.path("passphrase")) as person, open(bench.write("lines", b"\n".join(lines) + b"\n")) as paper:
+        descriptors = {"person": person.fileno(), "paper": paper.fileno()}
+        words = ["check", volume, *(f"--pin-fd={name}={number}" for name, number in descriptors.items())]
+        dump = memory_after(bench.root, COMMANDS, json.dumps([words]), keep_open=list(descriptors.values()))
+    assert copies(dump, secrets) == {}
 
 
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:

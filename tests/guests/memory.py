@@ -12,7 +12,7 @@ RAW, HEX, BASE64, INTEGER = "raw", "hex", "base64", "integer"
 _ZEROS = bytes(PAGE)
 _TEXT = rb"[0-9A-Za-z+/_-]{%d,}"
 _DIGIT_BITS = 30  # of each 32-bit word of an integer in CPython
-_LEAST = 16  # bytes; less is in every memory by chance
+_LEAST = 12  # bytes; less is in every memory by chance
 
 
 def copies(dump: str, secrets: Mapping[str, bytes]) -> dict[tuple[str, str], int]:
