@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .table import BY_NAME, ROWS, show_figures, target_of
+from .table import ROWS, Row, show_figures, target_of
 
 BEGIN, END = "<!-- figures: written by --write-doc -->\n", "<!-- end of figures -->\n"
 
 
 def write(page: Path, result: Mapping[str, Any]) -> None:
-    """Put a result's figures into the page; ValueError if the page has no marks or the result lacks a row."""
+    """Put a result's figures into the page; ValueError if the page has no marks."""
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -26,21 +26,16 @@ def write(page: Path, result: Mapping[str, Any]) -> None:
 
 
 def rendered(result: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The figures as Markdown; a row that was not measured says so."""
     measured = {row["name"]: row for row in result["rows"]}
-    missing = [row.name for row in ROWS if row.name not in measured]
-    if missing:
-        raise ValueError(f"the result lacks {', '.join(missing)}: measure all sections first")
     information = {name: section["information"] for name, section in result["sections"].items()}
-    tables = [
-        _conditions(result),
-        _rows([measured[row.name] for row in ROWS]),
-        "For information, not compared with a target:",
-        _openings(information["running"]),
-        _sizes(information["running"]),
-        _growth(information["size"]),
-        _wider(information["sharing"]),
-    ]
+    tables = [_conditions(result), _rows(measured), "For information, not compared with a target:\n"]
+    if "running" in information:
+        tables += [_openings(information["running"]), _sizes(information["running"])]
+    if "size" in information:
+        tables += [_growth(information["size"])]
+    if "sharing" in information:
+        tables += [_wider(information["sharing"])]
     return "\n".join(tables)
 
 
@@ -62,20 +57,28 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in cells)
 
 
-def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
+def _rows(measured: Mapping[str, Mapping[str, Any]]) -> str:
     head = ("row", "ours", "median (min - max)", "peer", "median (min - max)", "n", "ratio", "target", "", "published")
-    lines = []
-    for measured in rows:
-        row, ours, peer = BY_NAME[measured["name"]], measured["ours"], measured["peer"]
-        ratio = "-" if measured["ratio"] is None else f"{measured['ratio']:.2f}"
-        figures = [show_figures(side, row.unit) for side in (ours, peer)]
-        count = f"{ours['n']}/{peer['n']}"
-        said = "**met**" if measured["passed"] else "**missed**"
-        name = f"`{row.name}`"
-        lines.append(
-            (name, row.ours, figures[0], row.peer, figures[1], count, ratio, target_of(row), said, row.published)
-        )
-    return _table(head, lines)
+    return _table(head, [_line(row, measured.get(row.name)) for row in ROWS])
+
+
+def _line(row: Row, found: Mapping[str, Any] | None) -> tuple[str, ...]:
+    name = f"`{row.name}`"
+    if found is None:
+        return name, row.ours, "", row.peer, "", "", "", target_of(row), "not measured yet", row.published
+    ours, peer = found["ours"], found["peer"]
+    return (
+        name,
+        row.ours,
+        show_figures(ours, row.unit),
+        row.peer,
+        show_figures(peer, row.unit),
+        f"{ours['n']}/{peer['n']}",
+        "-" if found["ratio"] is None else f"{found['ratio']:.2f}",
+        target_of(row),
+        "**met**" if found["passed"] else "**missed**",
+        row.published,
+    )
 
 
 def _openings(running: Mapping[str, Any]) -> str:

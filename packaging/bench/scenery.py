@@ -117,7 +117,7 @@ def scenery(directory: str) -> Iterator[Scenery]:
             network=Network(),
         )
         vm = stack.enter_context(machine)
-        vm.wait_boot()
+        vm.wait_boot(SLOW)
         vm.plug(Disk(os.path.join(directory, f"{ABSENT}.img"), ABSENT))
         vm.run(f"udevadm wait --timeout=60 {device(ABSENT)}", timeout=90)
         vm.run("nic=$(ls /sys/class/net | grep -v lo); ip address add 10.0.2.15/24 dev $nic; ip link set $nic up")
