@@ -26,6 +26,7 @@ from guests.turns import every_turn  # noqa: E402 (the test machines need the pa
 
 from . import arithmetic, boot, page, running, sizes  # noqa: E402
 from .table import BOOT, ROWS, RUNNING, SHARING, SIZE, Outcome, lines  # noqa: E402
+from .tell import say  # noqa: E402
 
 RESULT = REPOSITORY / "build/bench/result.json"
 PAGE = REPOSITORY / "docs/benchmarks.md"
@@ -72,18 +73,18 @@ def main() -> int:
     outcomes.sort(key=lambda outcome: _ORDER.index(outcome.row.name))
     print("\n".join(["", *lines(outcomes)]))
     missed = [outcome.row.name for outcome in outcomes if not outcome.passed]
-    _say(f"missed: {', '.join(missed)}" if missed else "every target is met")
-    _say(f"all figures: {RESULT.relative_to(REPOSITORY)}; what they mean: docs/benchmarks.md")
+    say(f"missed: {', '.join(missed)}" if missed else "every target is met")
+    say(f"all figures: {RESULT.relative_to(REPOSITORY)}; what they mean: docs/benchmarks.md")
     return 1 if missed else 0
 
 
 def _measured(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[Outcome]]:
     """A section of the result, and its outcomes."""
-    _say(f"{name}: preparing")
+    say(f"{name}: preparing")
     SECTIONS[name].prepare()
     with every_turn():
         _wait_for_quiet(options.wait)
-        _say(f"{name}: measuring")
+        say(f"{name}: measuring")
         load, start = os.getloadavg()[0], time.monotonic()
         outcomes, information = SECTIONS[name].measure(options)
     section = {
@@ -110,7 +111,7 @@ def _arguments() -> argparse.Namespace:
 def _wait_for_quiet(seconds: float) -> None:
     end = time.monotonic() + seconds
     while (load := os.getloadavg()[0]) > QUIET and time.monotonic() < end:
-        _say(f"the machine is busy (load {load:.1f}); waiting")
+        say(f"the machine is busy (load {load:.1f}); waiting")
         time.sleep(_PAUSE)
 
 
@@ -135,10 +136,6 @@ def _write(result: dict[str, Any]) -> None:
     complete["passed"] = len(rows) == len(ROWS) and all(row["passed"] for row in rows)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(complete, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _say(text: str) -> None:
-    print(f"bench: {text}", flush=True)
 
 
 if __name__ == "__main__":

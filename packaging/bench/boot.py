@@ -20,6 +20,7 @@ from guests.root_tree import Tree, guest_tree, variant
 
 from .cpio import archive
 from .table import BY_NAME, Outcome, Sample
+from .tell import say
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _KEY = "/etc/keys/root.key"
@@ -44,6 +45,7 @@ def measure(rounds: int) -> tuple[list[Outcome], dict[str, object]]:
             add_watcher(initrd, images[name], Path(watcher).read_bytes(), enrolled.recipe.luks.uuid)
         times: dict[str, list[float]] = {name: [] for name in images}
         for number in range(rounds + 1):
+            say(f"boot {number} of {rounds}: {', '.join(images)}")
             for name, initrd in images.items():
                 seconds = _boot(os.path.join(directory, f"{name[0]}{number}"), initrd)
                 if number:  # the first boots fill the host's page cache

@@ -18,6 +18,7 @@ from guests.nbd_server import Faults
 from . import scenery
 from .scenery import PIN_FILE, Scenery, device
 from .table import BY_NAME, Outcome, Sample
+from .tell import say
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _METER = "/root/meter.py"
@@ -97,6 +98,7 @@ def _rounds(scene: Scenery, ways: Sequence[Way], rounds: int) -> dict[str, list[
     """Each way once per round; the first round only warms caches."""
     found: dict[str, list[dict[str, Any]]] = {way.name: [] for way in ways}
     for number in range(rounds + 1):
+        say(f"round {number} of {rounds}: {', '.join(way.name for way in ways)}")
         for way in ways:
             run = _once(scene, way)
             if number:

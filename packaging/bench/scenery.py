@@ -25,6 +25,7 @@ from guests.root_tree import Tree, guest_tree, variant
 from guests.swtpm import TpmState, tpm_on_loopback
 
 from .tang import GUEST_SEES_HOST_AT, tang_server
+from .tell import say
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 VOLUME_SIZE = 32 << 20
@@ -116,6 +117,7 @@ def scenery(directory: str) -> Iterator[Scenery]:
             tpm=TpmState.create(os.path.join(directory, "tpm")),
             network=Network(),
         )
+        say("starting the guest")
         vm = stack.enter_context(machine)
         vm.wait_boot(SLOW)
         vm.plug(Disk(os.path.join(directory, f"{ABSENT}.img"), ABSENT))
@@ -139,6 +141,7 @@ def enrol(scene: Scenery) -> dict[str, float]:
     vm.run(_TOKEN, timeout=SLOW)
     seconds = {}
     for name in POLICIES:
+        say(f"enrolling {name}")
         vm.put(f"/root/{name}.toml", policy(name).encode())
         command = f"keyquorum enroll {device(name)} --policy /root/{name}.toml --key-file {KEY_FILE} --yes"
         pin = f"--pin-fd token=9 9<{PIN_FILE}" if name == "kq-token" else ""
