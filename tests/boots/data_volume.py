@@ -31,7 +31,7 @@ SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
 ENROL_SECONDS = 300.0
 # On a busy host udev needs longer to find the volumes than the 90 s after which systemd would give them up.
 _PATIENCE = ("systemd.default_device_timeout_sec=600", "systemd.default_timeout_start_sec=600")
-PROMPT = r"passphrase for disk (?:\S+ \()?(\w+)"
+PROMPT = r"passphrase for disk (?:\S+ \()?(\w+)\)?(?: on |:)"
 CONTENT = "in the volume {}\n"
 _SETTINGS = b"holder_timeout = 60\nunlock_timeout = 120\n"  # the same: nobody here is silent, but some are slow
 

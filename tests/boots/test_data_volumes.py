@@ -214,7 +214,7 @@ def _told_of_withdrawal(vm: Machine) -> None:
     assert withdrawn["KEYQUORUM_NAME"] == "data"
     assert withdrawn["_SYSTEMD_UNIT"] == "keyquorumd.service"
     tried = journal(vm, f"MESSAGE_ID={journal_entry.RETRY_ID}", "KEYQUORUM_NAME=data")
-    assert tried[-1]["MESSAGE"] == "data is tried again, a device came"
+    assert tried[-1]["MESSAGE"].startswith("data is tried again, ")  # for the disk, or by itself just then
     closed, *_ = journal(vm, f"MESSAGE_ID={journal_entry.CLOSED_ID}", "KEYQUORUM_NAME=data")
     assert (closed["KEYQUORUM_MISSING"], closed["KEYQUORUM_EXIT_CODE"]) == ("1", "3")
     (opened,) = journal(vm, f"MESSAGE_ID={journal_entry.OPENED_ID}", "KEYQUORUM_NAME=data")

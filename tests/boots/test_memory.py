@@ -7,10 +7,11 @@ dm-crypt works with it, and the whole key nowhere.
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from boots.enrolled import FRAGMENT_DISKS, OPENED, Scene
+from boots.enrolled import FRAGMENT_DISKS, OPENED, PROMPT, Scene
 from boots.known_secrets import Whole, booted
 from boots.plugged_volume import ANCHOR, DEVICE, ENROL, ENROL_SECONDS, VOLUME, blank_disks, plug_in, tree
 from guests.hardware import Disk
@@ -20,6 +21,7 @@ from guests.memory import BASE64, HEX, INTEGER, RAW, copies
 from guests.swtpm import TpmState
 from guests.warm import warm_machine
 
+FORGETTING_SECONDS = 60.0
 MEMORY = 512  # MiB; enough for this guest, and quickly searched
 FLOOR = {("first half", RAW): 1, ("second half", RAW): 1}
 PLANTED = "planted in a guest"
@@ -47,13 +49,22 @@ def counted(found: Found) -> dict[tuple[str, str], int]:
     return {key: count for key, count in found.items() if key[1] != INTEGER}
 
 
+def dump_once_forgotten(vm: Machine, path: str, key: bytes) -> None:
+    """Dump memory when the kernel's garbage collector has come by: a key that was let go is freed a little later."""
+    end = time.monotonic() + FORGETTING_SECONDS
+    vm.dump_memory(path)
+    while copies(path, {"volume key": key}) and time.monotonic() < end:
+        time.sleep(0.5)
+        vm.dump_memory(path)
+
+
 def test_after_a_boot_only_dm_crypt_knows_the_key(
     scene: Scene, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     dumps = {moment: str(tmp_path / moment) for moment in ("opened", "running")}
     with scene.machine(memory=MEMORY) as vm:
         vm.wait_console(OPENED)
-        vm.dump_memory(dumps["opened"])
+        dump_once_forgotten(vm, dumps["opened"], scene.luks.volume_key)
         vm.wait_boot()
         anchor = vm.get(f"/etc/keyquorum/volumes/{scene.luks.uuid}.json")
         plant(vm)
@@ -69,6 +80,20 @@ def test_after_a_boot_only_dm_crypt_knows_the_key(
         assert counted(found) == FLOOR, moment
     control = copies(dumps["running"], {PLANTED: hashlib.sha512(PLANTED.encode()).digest()})
     assert {form for _, form in control} == {RAW, HEX, BASE64, INTEGER}, control
+
+
+def test_a_typed_passphrase_leaves_as_much(scene: Scene, tmp_path: Path) -> None:
+    """The floor of the test above, by cryptsetup alone."""
+    dump, key = str(tmp_path / "memory"), scene.luks.volume_key
+    scene.cmdline += " keyquorum=off"
+    with scene.machine(memory=MEMORY) as vm:
+        vm.wait_console(PROMPT)
+        vm.type(scene.luks.passphrase.decode() + "\n")
+        vm.wait_boot()
+        assert "switched off on the kernel command line" in vm.console_text()
+        vm.dump_memory(dump)
+    half = len(key) // 2
+    assert copies(dump, {"volume key": key, "first half": key[:half], "second half": key[half:]}) == FLOOR
 
 
 def test_an_enrolment_and_an_unlock_leave_nothing_in_a_running_system(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 
 from keyquorum.errors import HolderError, KeyquorumError, UsageError
 from keyquorum.linux import fragment_disk, run
@@ -18,6 +19,7 @@ _FIRST = 1 << 20  # a partition starts at 1 MiB, as partitioning tools align it
 _PARTITION_SIZE = 4 << 20
 _SFDISK = ("sfdisk", "--quiet", "--wipe", "always", "--wipe-partitions", "always")
 _SFDISK_SECONDS = 60.0
+_PARTITION_SECONDS = 30.0
 
 
 class FragmentDisk(Record):
@@ -103,7 +105,9 @@ def _partition(device: str, disk_id: bytes) -> str:
         table = table.replace(f"size={_PARTITION_SIZE // 512}", f"size={DISK_SIZE // 512}")
     with Secret.from_view(table.encode()) as script:  # not secret, but that is how a program gets its input
         run.run_checked((*_SFDISK, device), run.Limits(seconds=_SFDISK_SECONDS), stdin=script)
-    found = partitions(device)
+    deadline = time.monotonic() + _PARTITION_SECONDS  # udev reads the new table again, and for a moment it has none
+    while len(found := partitions(device)) != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
     if len(found) != 1:
         raise KeyquorumError(f"{device} was partitioned, but its partition does not appear", "is udev running?")
     return found[0]
