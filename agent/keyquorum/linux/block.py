@@ -95,11 +95,6 @@ def lies_on_volume(path: str, uuid: str, sysfs: str = "/sys") -> bool:
     return stacked_on(f"{sysfs}/dev/block/{os.major(number)}:{os.minor(number)}", uuid)
 
 
-def find_fragment_disk(disk_id: bytes, deadline: float, devices: str = "/dev", sysfs: str = "/sys") -> str:
-    """Return the path of a fragment disk with this id; raises `UnavailableError` when none is attached."""
-    return next(fragment_disks(disk_id, deadline, devices, sysfs))
-
-
 def fragment_disks(disk_id: bytes, deadline: float, devices: str = "/dev", sysfs: str = "/sys") -> Iterator[str]:
     """Give the path of every fragment disk with this id; raises `UnavailableError` at the end when there is none.
 

@@ -6,7 +6,6 @@ A boot cannot afford pyroute2 for this; the daemon, which watches for longer and
 
 from __future__ import annotations
 
-import os
 import select
 import time
 from _socket import SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, socket
@@ -61,17 +60,3 @@ class DeviceEvents:
         """Stop listening."""
         if self._socket is not None:
             self._socket.close()
-
-
-def kernel_option(name: str) -> str:
-    """Return the value of `name=value` on the kernel's command line, "" when it is not there."""
-    try:
-        descriptor = os.open("/proc/cmdline", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        words = os.read(descriptor, 65536).decode("utf-8", "replace").split()
-    finally:
-        os.close(descriptor)
-    values = [word.partition("=")[2] for word in words if word.startswith(name + "=")]
-    return values[-1] if values else ""

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyquorum.tpm2.public import StorageKey
 
-HMAC_SESSION, POLICY_SESSION, TRIAL_SESSION = 0, 1, 3  # TPM_SE (Part 2 §6.11)
+HMAC_SESSION, POLICY_SESSION = 0, 1  # TPM_SE (Part 2 §6.11)
 SYMMETRIC = u16(AES) + u16(128) + u16(CFB)
 DECRYPT, ENCRYPT = 0x20, 0x40  # TPMA_SESSION (Part 2 §8.4): our first parameter, or the TPM's, is encrypted
 _SIZE = 32  # of nonces, keys and digests: everything is SHA-256

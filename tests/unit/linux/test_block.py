@@ -52,7 +52,7 @@ class Machine:
         return path
 
     def find(self, seconds: float = 10.0) -> str:
-        return block.find_fragment_disk(DISK_ID, time.monotonic() + seconds, str(self.devices), str(self.sysfs))
+        return next(block.fragment_disks(DISK_ID, time.monotonic() + seconds, str(self.devices), str(self.sysfs)))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_the_disks_that_are_there_instead_are_named(machine: Machine) -> None:
 
 def test_no_sysfs_at_all(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError):
-        block.find_fragment_disk(DISK_ID, time.monotonic() + 5, str(tmp_path), str(tmp_path / "none"))
+        next(block.fragment_disks(DISK_ID, time.monotonic() + 5, str(tmp_path), str(tmp_path / "none")))
 
 
 def test_one_silent_disk_hides_no_other(machine: Machine) -> None:

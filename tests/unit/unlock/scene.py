@@ -258,11 +258,6 @@ def absent(_task: OpenTask) -> Held:
     raise UnavailableError("it is not there", "attach it")
 
 
-def resigned(envelope: dict[str, Any], payload: bytes, owner: Owner) -> dict[str, Any]:
-    """An envelope of the same type with another payload, signed properly."""
-    return owner.sign(envelope["payloadType"], payload)
-
-
 def payload_of(envelope: dict[str, Any]) -> bytes:
     """What is inside an envelope."""
     return dsse.parse(envelope, "envelope").payload
