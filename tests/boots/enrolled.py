@@ -27,7 +27,7 @@ NAME = "cryptroot"
 ROOT_SIZE = 2 << 30
 FRAGMENT_DISK_SIZE = 8 << 20
 FRAGMENT_DISKS = ("frag-a", "frag-b")
-DISKS = ("root", *FRAGMENT_DISKS)
+MORE_DISK_SIZE = 64 << 20
 ENROL_SECONDS = 900.0
 PROMPT = f"Please unlock disk {NAME}"
 OPENED = f"keyquorum: {NAME} is open"
@@ -75,7 +75,7 @@ class Recipe:
 
     `name` names it in the cache; `options` are further words for `keyquorum enroll`; `extra` are Debian packages;
     `prepare` is a shell command run in the guest before the enrolment; `hardware` are keywords of `Machine`, the same
-    at the enrolment and at each boot of a `Scene`.
+    at the enrolment and at each boot of a `Scene`; `more_disks` names further disks, blank before `prepare`.
     """
 
     name: str
@@ -86,6 +86,12 @@ class Recipe:
     extra: tuple[str, ...] = ()
     prepare: str = ""
     hardware: tuple[tuple[str, object], ...] = ()
+    more_disks: tuple[str, ...] = ()
+
+    @property
+    def disks(self) -> tuple[str, ...]:
+        """The serial numbers of all disks."""
+        return ("root", *FRAGMENT_DISKS, *self.more_disks)
 
 
 ANY_TWO = Recipe("any-two", TWO_OF_THREE)
@@ -99,7 +105,7 @@ class Enrolled:
     recipe: Recipe
 
     def path(self, name: str) -> str:
-        """One of: root.img, frag-a.img, frag-b.img, vmlinuz, initrd, initrd-before, enroll.log."""
+        """One of: vmlinuz, initrd, initrd-before, enroll.log, or a disk: root.img, frag-a.img, frag-b.img and more."""
         return os.path.join(self.directory, name)
 
     @property
@@ -115,7 +121,7 @@ def enrolled_root(recipe: Recipe = ANY_TWO) -> Enrolled:
         described = f"{tree.identity}\n{recipe}\n{hashlib.sha256(source.read()).hexdigest()}"
 
     def make(entry: str) -> None:
-        _lay_disks(entry, tree, recipe.luks)
+        _lay_disks(entry, tree, recipe)
         with _machine(entry, recipe) as vm:
             vm.wait_console(PROMPT)
             vm.type(recipe.luks.passphrase.decode() + "\n")
@@ -143,13 +149,14 @@ def _enrol(vm: Machine, entry: str, recipe: Recipe) -> None:
         file.write(vm.get(initrd, timeout=300))
 
 
-def _lay_disks(entry: str, tree: Tree, luks: Luks) -> None:
+def _lay_disks(entry: str, tree: Tree, recipe: Recipe) -> None:
     plain = os.path.join(entry, "plain.img")
     disk_image.ext4_image(tree.path, plain, size=ROOT_SIZE)
-    luks_image.luks_image(plain, os.path.join(entry, "root.img"), luks)
+    luks_image.luks_image(plain, os.path.join(entry, "root.img"), recipe.luks)
     os.unlink(plain)
-    for disk in FRAGMENT_DISKS:
-        disk_image.empty_image(os.path.join(entry, f"{disk}.img"), FRAGMENT_DISK_SIZE)
+    for disk in recipe.disks[1:]:
+        size = FRAGMENT_DISK_SIZE if disk in FRAGMENT_DISKS else MORE_DISK_SIZE
+        disk_image.empty_image(os.path.join(entry, f"{disk}.img"), size)
     TpmState.create(os.path.join(entry, "tpm"))
     shutil.copyfile(tree.kernel, os.path.join(entry, "vmlinuz"))
     shutil.copyfile(tree.initrd, os.path.join(entry, "initrd-before"))
@@ -160,7 +167,7 @@ def _machine(entry: str, recipe: Recipe) -> Machine:
         "kernel": os.path.join(entry, "vmlinuz"),
         "initrd": os.path.join(entry, "initrd-before"),
         "cmdline": CMDLINE,
-        "disks": [Disk(os.path.join(entry, f"{name}.img"), name) for name in DISKS],
+        "disks": [Disk(os.path.join(entry, f"{name}.img"), name) for name in recipe.disks],
         "tpm": TpmState(os.path.join(entry, "tpm")),
     }
     return Machine(**(options | dict(recipe.hardware)))  # type: ignore[arg-type]  # keywords are Machine's own
@@ -172,7 +179,7 @@ class Scene:
     def __init__(self, enrolled: Enrolled, directory: str) -> None:
         self.enrolled, self.directory = enrolled, directory
         self.luks = enrolled.recipe.luks
-        self.disks = {name: self._overlay(name) for name in DISKS}
+        self.disks = {name: self._overlay(name) for name in enrolled.recipe.disks}
         self.tpm: TpmState | None = enrolled.tpm.clone(os.path.join(directory, "tpm"))
         self.cmdline = CMDLINE
 

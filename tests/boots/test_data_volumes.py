@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data volumes under systemd, in real boots: opened before anybody asks, or else by whoever answers (docs/daemon.md).
 
-Two boots: everything is there; only the TPM is. What needs no boot of its own is tested in the first.
+Three boots: everything is there; only the TPM is; keyquorum=off. What needs no boot of its own is tested in the first.
 """
 
 import json
@@ -14,6 +14,7 @@ import pytest
 from boots.data_volume import (
     CONTENT,
     CREDENTIAL,
+    KEY_SOCKET,
     PIN,
     PROMPT,
     VOLUMES,
@@ -28,6 +29,15 @@ from keyquorum.model import journal_entry
 
 SLOW_SECONDS = 300.0
 ASKING = "/run/systemd/ask-password"
+# What a client of the key socket does: systemd-cryptsetup's address says which volume it is about.
+_FETCH = f"""
+import socket, sys
+with socket.socket(socket.AF_UNIX) as line:
+    line.bind("\\0" + "0123456789abcdef/cryptsetup/" + sys.argv[1])
+    line.connect("{KEY_SOCKET}")
+    while piece := line.recv(4096):
+        sys.stdout.write(piece.decode())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +157,23 @@ def test_units_are_correct_and_exposed_no_more_than_documented(suite: str, colum
     assert [line for line in complaints if "Unknown key 'ImportCredential'" not in line] == []  # older systemd
 
 
+def test_the_key_socket_serves_stock_tools_and_root_alone(booted: Machine) -> None:
+    device = f"/dev/disk/by-uuid/{VOLUMES['socket'].luks.uuid}"
+    systemctl(booted, "stop systemd-cryptsetup@socket")
+    assert "socket" not in mapped(booted)
+    booted.put("/root/fetch.py", _FETCH.encode())
+    booted.run(f"python3 /root/fetch.py socket | cryptsetup open --key-file=- {device} socket", timeout=SLOW_SECONDS)
+    assert "socket" in mapped(booted)
+    booted.run("cryptsetup close socket")
+    booted.run(f"systemd-cryptsetup attach socket {device} {KEY_SOCKET} luks,headless,tries=1", timeout=SLOW_SECONDS)
+    assert "socket" in mapped(booted)
+    booted.run("cryptsetup close socket")
+    assert booted.run("python3 /root/fetch.py no-such-volume").text == ""
+    assert booted.run("setpriv --reuid=65534 --clear-groups python3 /root/fetch.py socket", check=False).code != 0
+    systemctl(booted, "start srv-socket.mount")
+    assert content(booted, "socket")
+
+
 def test_a_pin_comes_from_a_credential_or_from_a_password_agent(booted: Machine) -> None:
     """The boot had the credential; without it somebody is asked, and a wrong PIN leads to the ordinary prompt."""
     (verdict,) = journal(booted, "KEYQUORUM_HOLDER=token", f"MESSAGE_ID={journal_entry.VERDICT_ID}")
@@ -214,8 +241,23 @@ def _told_of_withdrawal(vm: Machine) -> None:
     assert withdrawn["KEYQUORUM_NAME"] == "data"
     assert withdrawn["_SYSTEMD_UNIT"] == "keyquorumd.service"
     tried = journal(vm, f"MESSAGE_ID={journal_entry.RETRY_ID}", "KEYQUORUM_NAME=data")
-    assert tried[-1]["MESSAGE"].startswith("data is tried again, ")  # for the disk, or by itself just then
+    assert tried[-1]["MESSAGE"] == "data is tried again, a device came"
     closed, *_ = journal(vm, f"MESSAGE_ID={journal_entry.CLOSED_ID}", "KEYQUORUM_NAME=data")
     assert (closed["KEYQUORUM_MISSING"], closed["KEYQUORUM_EXIT_CODE"]) == ("1", "3")
     (opened,) = journal(vm, f"MESSAGE_ID={journal_entry.OPENED_ID}", "KEYQUORUM_NAME=data")
     assert opened["_SYSTEMD_UNIT"] == "keyquorum-unlock@data.service"
+
+
+def test_keyquorum_off_leaves_everything_to_the_prompts(tmp_path: Path) -> None:
+    scene = DataScene(str(tmp_path))
+    scene.cmdline = "keyquorum=off"
+    with scene.machine() as vm:
+        answer_prompts(vm, {"data", "spare", "socket"})
+        vm.wait_agent()
+        assert content(vm, "data")
+        assert stands(vm, "keyquorum-unlock@data")["ActiveState"] == "inactive"
+        assert stands(vm, "keyquorumd")["ActiveState"] == "inactive"
+        assert not vm.run("find /run/systemd/generator -name '*keyquorum*'; ls /run/keyquorum 2>/dev/null || true").text
+        assert not journal(vm, "SYSLOG_IDENTIFIER=keyquorum")
+        vm.run("systemctl start keyquorumd keyquorum-unlock@data", check=False)
+        assert stands(vm, "keyquorumd")["ActiveState"] == "inactive"

@@ -91,7 +91,7 @@ class Machine:
         boot = [word for name, value in (("-kernel", kernel), ("-initrd", initrd)) if value for word in (name, value)]
         self._argv = [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
-            *("-machine", "q35,sata=off,smbus=off", "-accel", "tcg,thread=multi,tb-size=512"),
+            *("-machine", "q35,sata=off,smbus=off", "-accel", hardware.EMULATION),
             *("-cpu", cpu, "-smp", str(cpus), "-m", f"{memory}M", "-rtc", f"base={clock}"),
             *([] if reboots else ["-no-reboot"]),
             *(boot if kernel is None else [*boot, "-append", cmdline]),
