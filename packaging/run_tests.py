@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the tests, one part after the other, cheap ones first: `make test`, or `make PART` for one of them.
 
-Says which part runs and how long each took. A part that fails does not keep the next from running. The files of a part
-are dealt out to as many processes as there are cores; machines that emulate others gain nothing from more.
+Says which part runs and how long each took. A part that fails does not keep the next from running. As many processes
+run at once as there are cores; machines that emulate others gain nothing from more. Quick files are dealt out to them
+beforehand; of slow ones, each process takes one after the other, so that none is idle while another has many left.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +28,7 @@ class Part(NamedTuple):
     name: str
     folders: tuple[str, ...]
     about: str
+    slow: bool = False
 
 
 class Outcome(NamedTuple):
@@ -40,8 +43,8 @@ PARTS = (
     Part("unit", ("house", "unit", "vectors"), "house rules, unit tests, published vectors"),
     Part("devices", ("devices",), "emulated TPMs, software tokens, LUKS2 images"),
     Part("package", ("package",), "the Debian package, installed and removed on Debian 12 and 13"),
-    Part("guests", ("guests",), "the machines that the next part boots"),
-    Part("boots", ("boots",), "real boots of virtual machines"),
+    Part("guests", ("guests",), "the machines that the next part boots", slow=True),
+    Part("boots", ("boots",), "real boots of virtual machines", slow=True),
 )
 
 
@@ -77,12 +80,18 @@ def _run(part: Part) -> Outcome:
         print(f"test: {' and '.join(missing)} is missing")
         return Outcome(0, 0, complete=False)
     files = sorted(str(path.relative_to(REPOSITORY)) for folder in folders for path in folder.rglob("test_*.py"))
-    lanes = [files[number::LANES] for number in range(min(LANES, len(files)))]
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        return _sum(list(pool.map(_run_lane, range(1, len(lanes) + 1), lanes)))
+    shares = [[file] for file in files] if part.slow else [files[number::LANES] for number in range(LANES)]
+    waiting = iter([share for share in shares if share])
+    with ThreadPoolExecutor(LANES) as pool:
+        return _sum(list(pool.map(_run_lane, range(1, LANES + 1), [waiting] * LANES)))
 
 
-def _run_lane(number: int, files: list[str]) -> Outcome:
+def _run_lane(number: int, waiting: Iterator[list[str]]) -> Outcome:
+    """Run what waits, share by share, until nothing is left for this lane."""
+    return _sum([_run_share(number, share) for share in waiting])
+
+
+def _run_share(number: int, files: list[str]) -> Outcome:
     """Run some files in one process; its lines come out whole, with the lane's number before each."""
     command = [sys.executable, "-m", "pytest", "--quiet", "--durations=5", "--durations-min=10", *files]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("KEYQUORUM_", "PYTEST_"))}

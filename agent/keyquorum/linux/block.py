@@ -102,40 +102,41 @@ def fragment_disks(disk_id: bytes, deadline: float, devices: str = "/dev", sysfs
     without partitions, and when whoever asked wants more, the first blocks of all disks are read side by side, so
     that one silent disk hides no other and a copy, a snapshot for instance, does not hide its original (I3).
     """
-    answers, given, others = Mailbox(), set[str](), set[str]()
+    answers, pending, given, others = Mailbox(), set[str](), set[str](), set[str]()
     link = f"{devices}/disk/by-partuuid/{show_id(disk_id)}"
-    pending = 0
     if os.path.exists(link):
-        pending += _ask(answers, link)
-        for _, found in answers.take(min(_LINK_PATIENCE, deadline - time.monotonic())):
-            pending -= 1
+        pending.add(_ask(answers, link))
+        for path, found in answers.take(min(_LINK_PATIENCE, deadline - time.monotonic())):
+            pending.discard(path)
             if found == disk_id:
                 given.add(os.path.realpath(link))
                 yield link
     waiting = _candidates(devices, sysfs)
     while pending or waiting:
-        while waiting and pending < _AT_ONCE:
-            pending += _ask(answers, waiting.pop(0))
+        while waiting and len(pending) < _AT_ONCE:
+            pending.add(_ask(answers, waiting.pop(0)))
         left = deadline - time.monotonic() - _LAST_WORDS
         if left <= 0:
             break
         for path, found in answers.take(left):
-            pending -= 1
+            pending.discard(path)
             if found is not None and found != disk_id:
                 others.add(show_id(found))
             elif found == disk_id and os.path.realpath(path) not in given:
                 given.add(os.path.realpath(path))
                 yield path
+    if link in pending and not given:
+        raise UnavailableError(f"disk {show_id(disk_id)} at {os.path.realpath(link)} does not answer")
     if not given:
         silent = " among those that answer" if pending else ""
         instead = f", but {' and '.join(sorted(others)[:_MAX_NAMED])}" if others else ""
         raise UnavailableError(f"no disk with id {show_id(disk_id)} is attached{silent}{instead}")
 
 
-def _ask(answers: Mailbox, path: str) -> int:
-    """Have a thread say which fragment disk `path` is; return how many answers that will be."""
+def _ask(answers: Mailbox, path: str) -> str:
+    """Have a thread say which fragment disk `path` is; return what the answer will be called."""
     answers.run(lambda: (path, identify(path)))
-    return 1
+    return path
 
 
 def sysfs_directory(device: str) -> str:

@@ -157,6 +157,17 @@ def test_a_link_that_leads_to_a_silent_disk_hides_no_other(machine: Machine) -> 
     gate.set()
 
 
+def test_a_silent_disk_that_udev_names_is_named(machine: Machine) -> None:
+    silent = machine.disk("vda", DISK_ID)
+    (machine.devices / "disk" / "by-partuuid" / show_id(DISK_ID)).symlink_to(silent)
+    gate = threading.Event()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(block, "identify", lambda _path: gate.wait(30) and None)
+        with pytest.raises(UnavailableError, match=f"^disk {show_id(DISK_ID)} at {silent} does not answer$"):
+            machine.find(0.45)
+    gate.set()
+
+
 def test_hundreds_of_small_disks_push_nobody_out(machine: Machine) -> None:
     """The smallest are read first; whoever attaches many small ones must not make ours one too many."""
     for number in range(300):
