@@ -10,9 +10,7 @@ from boots.enrolled import NAME, OPENED, PROMPT
 from guests.luks_image import Luks
 from guests.machine import BOOT_SECONDS, Machine
 
-VALID, UNAVAILABLE, REFUSED, TAMPERED, SILENT, NOT_NEEDED = (
-    *("valid", "unavailable", "refused", "tampered", "silent", "not needed"),
-)
+VALID, UNAVAILABLE, REFUSED, TAMPERED, NOT_NEEDED = ("valid", "unavailable", "refused", "tampered", "not needed")
 STAYS_CLOSED = f"keyquorum: {NAME} stays closed: the quorum is not reached: "
 # When udev has probed every device and the unlock is about to start.
 BEFORE_UNLOCK = "Begin: Running /scripts/local-top"
