@@ -191,34 +191,11 @@ class LocalAnswers:
         return answer
 
 
-def read_descriptors(arguments: tuple[str, ...], holders: tuple[str, ...]) -> dict[str, int]:
-    """Read --pin-fd arguments: NAME=FD, or FD alone when `holders` (those that ask for something) is one name."""
-    found: dict[str, int] = {}
-    for argument in arguments:
-        name, equals, number = argument.rpartition("=")
-        if not equals:
-            if len(holders) != 1:
-                raise UsageError(f"--pin-fd {argument} does not say for which holder", _choices(holders))
-            name = holders[0]
-        if name not in holders:
-            raise UsageError(f"--pin-fd {argument}: no holder called {name!r} asks for anything", _choices(holders))
-        if not number.isascii() or not number.isdigit() or len(number) > 9:
-            raise UsageError(f"--pin-fd {argument}: {number!r} is not the number of an open file descriptor")
-        if name in found:
-            raise UsageError(f"--pin-fd names {name} twice")
-        found[name] = int(number)
-    return found
-
-
 def _check_open(name: str, descriptor: int) -> None:
     try:
         os.fstat(descriptor)
     except OSError:
         raise UsageError(f"descriptor {descriptor} for {name} is not open") from None
-
-
-def _choices(holders: tuple[str, ...]) -> str:
-    return f"write --pin-fd NAME=FD; NAME is one of {', '.join(holders)}" if holders else ""
 
 
 def _trimmed(answer: Secret, used: int, what: str) -> Secret:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyquorum.errors import UnavailableError, UsageError
-from keyquorum.linux.answers import LocalAnswers, read_descriptors
+from keyquorum.linux.answers import LocalAnswers
 from keyquorum.secret import Secret
 
 
@@ -266,22 +266,3 @@ def test_cancel_ends_the_question_that_stands_and_no_later_one() -> None:
         assert bytes(later.view) == b"too late"
     impatient.close()
     answers.close()
-
-
-def test_pin_descriptors_of_the_command_line() -> None:
-    holders = ("hsm", "chip")
-    assert read_descriptors(("hsm=3", "chip=4"), holders) == {"hsm": 3, "chip": 4}
-    assert read_descriptors(("5",), ("hsm",)) == {"hsm": 5}
-    assert read_descriptors((), holders) == {}
-    for arguments, names, problem in (
-        (("5",), holders, "does not say for which holder"),
-        (("5",), (), "does not say for which holder"),
-        (("tpm=5",), holders, "no holder called 'tpm'"),
-        (("hsm=x",), holders, "is not the number of an open file descriptor"),
-        (("hsm=-1",), holders, "is not the number"),
-        (("hsm=",), holders, "is not the number"),
-        (("hsm=²",), holders, "is not the number"),
-        (("hsm=3", "hsm=4"), holders, "names hsm twice"),
-    ):
-        with pytest.raises(UsageError, match=problem):
-            read_descriptors(arguments, names)
