@@ -40,7 +40,7 @@ MEASURED = Recipe(
     + f"[fragments]\nvalid_days = {VALID_DAYS}\n",
     hardware=(("ovmf", True), ("smbios", (f"type=0,version={ENROLLED_BIOS}",))),
 )
-# Debian's variable store with Microsoft's keys in it: Secure Boot's PK, KEK, db and dbx are others than in an empty one.
+# Debian's variable store with Microsoft's keys in it, so that Secure Boot is on; in an empty one it is off.
 OTHER_VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 
 
@@ -104,7 +104,7 @@ def test_another_secure_boot_policy(measured: Scene) -> None:
     late = measured.disks.pop("frag-b")
     with measured.machine(ovmf_variables=variables) as vm:
         line = wait_for_verdict(vm, "tpm", REFUSED, "PCR 7 (Secure Boot policy) differs: enrolled ")
-        assert ", from EV_EFI_VARIABLE_DRIVER_CONFIG PK on, now EV_EFI_VARIABLE_DRIVER_CONFIG PK" in line
+        assert ", from EV_EFI_VARIABLE_DRIVER_CONFIG SecureBoot on, now EV_EFI_VARIABLE_DRIVER_CONFIG SecureBoot" in line
         vm.wait_console(STAYS_CLOSED)
         vm.wait_console(PROMPT)
         vm.plug(Disk(late.path, late.serial, format=late.format))
