@@ -104,7 +104,9 @@ def test_another_secure_boot_policy(measured: Scene) -> None:
     late = measured.disks.pop("frag-b")
     with measured.machine(ovmf_variables=variables) as vm:
         line = wait_for_verdict(vm, "tpm", REFUSED, "PCR 7 (Secure Boot policy) differs: enrolled ")
-        assert ", from EV_EFI_VARIABLE_DRIVER_CONFIG SecureBoot on, now EV_EFI_VARIABLE_DRIVER_CONFIG SecureBoot" in line
+        assert (
+            ", from EV_EFI_VARIABLE_DRIVER_CONFIG SecureBoot on, now EV_EFI_VARIABLE_DRIVER_CONFIG SecureBoot" in line
+        )
         vm.wait_console(STAYS_CLOSED)
         vm.wait_console(PROMPT)
         vm.plug(Disk(late.path, late.serial, format=late.format))

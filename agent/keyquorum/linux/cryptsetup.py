@@ -148,7 +148,7 @@ def is_active(name: str) -> bool:
     return _status(None, os.fsencode(name)) in {_ACTIVE, _BUSY}
 
 
-def link_volume_key(header: Header, description: str, keyring: str) -> None:
+def link_volume_key(header: Header, keyring: str, kind: str, description: str) -> None:
     """Ask for the volume key to be linked into a keyring at activation (cryptsetup 2.7 and later)."""
     try:
         set_link = function(_LIB, "crypt_set_keyring_to_link", INT, ADDRESS, TEXT, TEXT, TEXT, TEXT)
@@ -156,6 +156,6 @@ def link_volume_key(header: Header, description: str, keyring: str) -> None:
         raise KeyquorumError(
             "linking the volume key into a keyring needs cryptsetup 2.7 or later", "leave --link-key out"
         ) from None
-    result = set_link(header.handle, description.encode(), None, None, keyring.encode())
+    result = set_link(header.handle, description.encode(), None, kind.encode(), keyring.encode())
     if result < 0:
         raise header.failure(f"the volume key cannot be linked to {keyring}", result)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from keyquorum.errors import UsageError
 from keyquorum.holders import KINDS
 from keyquorum.record import Record
-from keyquorum.unlock.open_volume import CRYPTTAB_FLAGS
+from keyquorum.unlock.open_volume import CRYPTTAB_FLAGS, KEY_TYPES, KeyLink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ asked at once; PINs, passphrases and sheets are asked for only if they are neede
   --header FILE     the detached LUKS2 header
   --options LIST    crypttab options, separated by commas: discard, read-only, same-cpu-crypt,
                     submit-from-crypt-cpus, no-read-workqueue, no-write-workqueue; others are ignored
-  --link-key KEYRING::DESCRIPTION
-                    also link the volume key into a keyring, e.g. @u::%user:backup (cryptsetup 2.7 and later)
+  --link-key KEYRING::[%TYPE:]DESCRIPTION
+                    also link the volume key into a keyring, e.g. @u::%user:backup (cryptsetup 2.7 and later);
+                    TYPE is user (default) or logon
   --no-prompt       never ask a person
   --json            print the outcome as one JSON object
 
@@ -57,7 +58,7 @@ class Arguments(Record):
     answer_fds: tuple[tuple[str, int], ...] = ()
     header: str = ""
     flags: int = 0
-    link: tuple[str, str] | None = None
+    link: KeyLink | None = None
     prompt: bool = True
     json: bool = False
     boot: bool = False
@@ -126,10 +127,7 @@ def _with_values(arguments: Arguments, values: list[tuple[str, str]]) -> Argumen
         elif option == "--pin-fd":
             arguments = arguments.with_(answer_fds=(*arguments.answer_fds, answer_descriptor(value)))
         elif option == "--link-key":
-            keyring, separator, description = value.partition("::")
-            if not separator or not keyring or not description:
-                raise UsageError("--link-key needs KEYRING::DESCRIPTION", "for example @u::%user:backup")
-            arguments = arguments.with_(link=(keyring, description))
+            arguments = arguments.with_(link=_key_link(value))
         else:
             flags = [CRYPTTAB_FLAGS.get(option_name, 0) for option_name in value.split(",")]
             arguments = arguments.with_(flags=arguments.flags | _union(flags))
@@ -158,6 +156,18 @@ def _seconds(value: str) -> float:
     if not 0 <= seconds <= 86400:
         raise UsageError(f"--timeout {value}: must be seconds, from 0 to 86400")
     return seconds
+
+
+def _key_link(value: str) -> KeyLink:
+    """Read the value of --link-key, which is written as for cryptsetup's --link-vk-to-keyring."""
+    keyring, _, key = value.partition("::")
+    kind, colon, description = key.removeprefix("%").partition(":") if key.startswith("%") else ("user", ":", key)
+    if not keyring or not colon or kind not in KEY_TYPES or not description:
+        raise UsageError(
+            f"--link-key {value}: must be KEYRING::[%TYPE:]DESCRIPTION, where TYPE is {' or '.join(KEY_TYPES)}",
+            "for example @u::%user:backup",
+        )
+    return KeyLink(keyring=keyring, kind=kind, description=description)
 
 
 def answer_descriptor(value: str) -> tuple[str, int]:

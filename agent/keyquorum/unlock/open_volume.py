@@ -16,17 +16,23 @@ if TYPE_CHECKING:
     from keyquorum.secret import VolumeKey
 
 
-class Mapping(Record):
-    """How the volume is to be mapped: its name, libcryptsetup's flags, and where the key is linked, if anywhere.
+class KeyLink(Record):
+    """A key for the volume key beside dm-crypt's: `keyring` as keyctl(1) names it, `kind` "user" or "logon"."""
 
-    `link` is (keyring, key description), as in cryptsetup's --link-vk-to-keyring.
-    """
+    keyring: str
+    kind: str
+    description: str
+
+
+class Mapping(Record):
+    """How the volume is to be mapped: its name, libcryptsetup's flags, and where the key is linked, if anywhere."""
 
     name: str
     flags: int = 0
-    link: tuple[str, str] | None = None
+    link: KeyLink | None = None
 
 
+KEY_TYPES = ("user", "logon")
 CRYPTTAB_FLAGS = {
     "discard": cryptsetup.ACTIVATE_ALLOW_DISCARDS,
     "read-only": cryptsetup.ACTIVATE_READONLY,
@@ -46,8 +52,7 @@ def open_volume(header: Header, volume_set: VolumeSet, volume_key: VolumeKey, ma
     if volume_key.size != volume_set.key_size:
         raise TamperingError("volume key", "length", f"is {volume_key.size}, enrolled was {volume_set.key_size}")
     if mapping.link is not None:
-        keyring, description = mapping.link
-        cryptsetup.link_volume_key(header, description, keyring)
+        cryptsetup.link_volume_key(header, mapping.link.keyring, mapping.link.kind, mapping.link.description)
     header.activate(mapping.name, volume_key, mapping.flags)
     refuse_taken_name(mapping.name, header.uuid)
 

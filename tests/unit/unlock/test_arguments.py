@@ -11,7 +11,7 @@ from keyquorum.errors import UsageError
 from keyquorum.linux import cryptsetup
 from keyquorum.unlock import arguments
 from keyquorum.unlock.arguments import Arguments, HelpRequestedError, parse
-from keyquorum.unlock.open_volume import CRYPTTAB_FLAGS
+from keyquorum.unlock.open_volume import CRYPTTAB_FLAGS, KeyLink
 
 
 def read(*words: str) -> Arguments:
@@ -54,7 +54,7 @@ def test_everything_at_once_in_any_order() -> None:
         answer_fds=(("sc", 5), ("tpm.2", 6)),
         header="h",
         flags=cryptsetup.ACTIVATE_ALLOW_DISCARDS | cryptsetup.ACTIVATE_READONLY,
-        link=("@u", "%user:backup"),
+        link=KeyLink(keyring="@u", kind="user", description="backup"),
         prompt=False,
         json=True,
         boot=True,
@@ -70,6 +70,7 @@ def test_help(word: str) -> None:
     assert caught.value.message == "how to"
 
 
+LINK = "must be KEYRING::[%TYPE:]DESCRIPTION, where TYPE is user or logon"
 REFUSED = {
     "": "DEVICE is missing",
     "/dev/x /dev/y": "one DEVICE at a time, not /dev/x and /dev/y",
@@ -92,8 +93,11 @@ REFUSED = {
     "/dev/x --pin-fd a=²": "--pin-fd a=²: must be NAME=FD",
     "/dev/x --pin-fd a=99999999999": "--pin-fd a=99999999999: must be NAME=FD",
     "/dev/x --pin-fd =5": "--pin-fd =5: must be NAME=FD",
-    "/dev/x --link-key @u": "--link-key needs KEYRING::DESCRIPTION",
-    "/dev/x --link-key ::x": "--link-key needs KEYRING::DESCRIPTION",
+    "/dev/x --link-key @u": f"--link-key @u: {LINK}",
+    "/dev/x --link-key ::x": f"--link-key ::x: {LINK}",
+    "/dev/x --link-key @u::%user": f"--link-key @u::%user: {LINK}",
+    "/dev/x --link-key @u::%user:": f"--link-key @u::%user:: {LINK}",
+    "/dev/x --link-key @u::%big_key:x": f"--link-key @u::%big_key:x: {LINK}",
 }
 
 
