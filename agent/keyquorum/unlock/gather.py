@@ -161,12 +161,13 @@ class Gathering:
     def _accept(self, answer: _Answer) -> None:
         if answer.share is not None:
             self.shares[answer.verdict.index] = answer.share
-        self._note(answer.verdict)
+        self._note(answer.verdict, again=self._mistyped)
 
-    def _note(self, verdict: Verdict) -> None:
+    def _note(self, verdict: Verdict, *, again: bool = False) -> None:
+        """Keep a verdict and tell it; the same one once more only `again`, to somebody who just typed something."""
         before = self._verdicts.get(verdict.index)
         self._verdicts[verdict.index] = verdict
-        if before is None or (before.verdict, before.reason) != (verdict.verdict, verdict.reason):
+        if again or before is None or (before.verdict, before.reason) != (verdict.verdict, verdict.reason):
             self._context.tell(verdict)
 
     def _attempt(self, placement: Placement, deadline: float) -> _Answer:

@@ -130,6 +130,8 @@ def test_a_mistyped_answer_is_asked_for_again(scenes: Any, slips: int, outcome: 
         gathering.ask_person()
         assert verdicts(gathering)[1] == outcome
     assert scene.answers.asked == ["holder-1"] * min(slips + 1, 3)
+    told = [verdict.verdict for verdict in scene.told if verdict.index == 1]
+    assert told == [report.REFUSED] * slips + [report.VALID] * (slips < 3), "each slip is told"
 
 
 def test_a_refused_pin_is_not_asked_for_again(scenes: Any) -> None:
