@@ -126,9 +126,10 @@ class _Page:
             self._definitions(head, body)
             return
         self.has_table = True
+        # Rows may be broken between pages: kept whole, they are an error of groff's where a page of a terminal ends.
         columns = [_column([re.sub(r"[`*]", "", row[column]) for row in rows]) for column in range(len(head) - 1)]
         shown = any(head)
-        self.lines += [".PP", ".TS", "tab(\t);", *([" ".join("lB" for _ in head)] if shown else [])]
+        self.lines += [".PP", ".TS", "nokeep tab(\t);", *([" ".join("lB" for _ in head)] if shown else [])]
         self.lines.append(" ".join([*columns, "lx"]) + ".")
         if shown:
             self.lines += ["\t".join(inline(cell) for cell in head), "_"]

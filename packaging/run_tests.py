@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,8 @@ def main(names: list[str]) -> int:
     chosen = [part for part in PARTS if not names or part.name in names]
     if len(chosen) != len(names or PARTS):
         raise SystemExit(f"test: parts are {', '.join(part.name for part in PARTS)}")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's `&`, and so in all that tests
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # start
     started = time.monotonic()
     results = []
     for number, part in enumerate(chosen, 1):

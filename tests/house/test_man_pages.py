@@ -38,9 +38,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def shown(page: Path) -> tuple[str, str]:
-    """A page as text of 80 columns, and what the formatter complained of."""
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANROFFSEQ": "", "MANWIDTH": "80"}
+def shown(page: Path, columns: int = 80) -> tuple[str, str]:
+    """A page as text, and what the formatter complained of."""
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANROFFSEQ": "", "MANWIDTH": str(columns)}
     lint = ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", str(page)]
     complaints = subprocess.run(lint, env=environment, capture_output=True, text=True, check=True).stderr
     text = subprocess.run(["man", "-l", str(page)], env=environment, capture_output=True, text=True, check=True).stdout
@@ -52,9 +52,10 @@ def path_of(pages: Path, name: str) -> Path:
     return pages / f"man{name[-1]}" / name
 
 
+@pytest.mark.parametrize("columns", [80, 120])  # lintian takes 120
 @pytest.mark.parametrize("name", NAMES)
-def test_the_formatter_has_nothing_to_complain_of(pages: Path, name: str) -> None:
-    assert shown(path_of(pages, name))[1] == ""
+def test_the_formatter_has_nothing_to_complain_of(pages: Path, name: str, columns: int) -> None:
+    assert shown(path_of(pages, name), columns)[1] == ""
 
 
 def test_the_formatter_would_complain(tmp_path: Path) -> None:
