@@ -14,6 +14,7 @@ CORES = (
     "keyquorum.sharing.",
     "keyquorum.evidence.",
     "keyquorum.daemon.waiting",
+    *(f"keyquorum.custodian.{name}" for name in ("merkle", "note", "checkpoint", "entry", "receipt", "log_check")),
     "keyquorum.errors",
 )
 WORLD = {
