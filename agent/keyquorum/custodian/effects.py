@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What entries of the log do to the other tables; the same for an entry just made and for one that a backup lacked.
+
+Only what must hold after a restore is made from entries: which epochs are given up, which machines are revoked, how
+often a fragment was released. Fragments that were deposited after the backup cannot come back this way: an entry has
+no secret, and their owners deposit them anew (docs/custodian.md §8).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from keyquorum.custodian.entry import Entry
+
+
+def apply(database: sqlite3.Connection, found: Entry) -> None:
+    """Do what an entry says, within the transaction that appends it."""
+    action = _ACTIONS.get((found.kind, found.act))
+    if action is not None:
+        action(database, found)
+
+
+def _deposited(database: sqlite3.Connection, found: Entry) -> None:
+    if found.fragment is not None:
+        database.execute(
+            """INSERT INTO volume_epochs (volume, set_id, highest, lowest) VALUES (?, ?, ?, 1)
+            ON CONFLICT (volume, set_id) DO UPDATE SET highest = max(highest, excluded.highest)""",
+            (found.fragment.volume, found.fragment.set_id, found.fragment.epoch),
+        )
+
+
+def _retired(database: sqlite3.Connection, found: Entry) -> None:
+    if found.fragment is not None:
+        volume, set_id, epoch = found.fragment.volume, found.fragment.set_id, found.fragment.epoch
+        database.execute(
+            """INSERT INTO volume_epochs (volume, set_id, highest, lowest) VALUES (?, ?, ?, ?)
+            ON CONFLICT (volume, set_id) DO UPDATE SET lowest = max(lowest, excluded.lowest)""",
+            (volume, set_id, epoch, epoch + 1),
+        )
+        database.execute("DELETE FROM deposit WHERE volume = ? AND set_id = ? AND epoch <= ?", (volume, set_id, epoch))
+
+
+def _revoked(database: sqlite3.Connection, found: Entry) -> None:
+    database.execute("UPDATE machine SET revoked = ? WHERE name = ?", (found.at, found.machine))
+
+
+def _released(database: sqlite3.Connection, found: Entry) -> None:
+    if found.fragment is not None:
+        name = found.fragment
+        database.execute(
+            """INSERT INTO release (number, volume, set_id, epoch, idx, machine, at)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+            (found.number, name.volume, name.set_id, name.epoch, name.index, found.machine, found.at),
+        )
+
+
+_ACTIONS = {
+    ("administration", "deposited"): _deposited,
+    ("administration", "retired"): _retired,
+    ("administration", "revoked-machine"): _revoked,
+    ("release", "released"): _released,
+}

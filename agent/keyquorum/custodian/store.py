@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The custodian's store: sealed fragments, public facts and the log, in one SQLite file (docs/custodian.md §8).
+
+What happens and the entry that says so are one transaction, and every change that must survive an old backup is made
+from its entry (`effects`), so that the missing entries bring an old backup forward. No method returns before the
+disk has what it says; nothing is released by a store that has not been compared with what witnesses saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keyquorum.custodian import checkpoint, entry, log_check, merkle, store_schema
+from keyquorum.custodian.checkpoint import Checkpoint
+from keyquorum.custodian.effects import apply
+from keyquorum.custodian.entry import Actor, Entry
+from keyquorum.custodian.store_log import StoredLog
+from keyquorum.custodian.store_schema import WHAT
+from keyquorum.errors import KeyquorumError, MalformedError, TamperingError, TryAgainError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from keyquorum.custodian.checkpoint import Verified
+    from keyquorum.custodian.entry import FragmentName
+    from keyquorum.custodian.log_check import LogReport
+    from keyquorum.custodian.note import NoteSigner, VerifierKey
+
+MAX_SEALED = 4096
+MAX_POLICY = 64 * 1024
+MAX_KEY = 4096
+MOST_ENTRIES = 1000  # in one answer
+
+
+class StaleStoreError(TamperingError):
+    """The store is older than what a witness has seen of it: a restored backup (I6). It releases nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """An enrolled machine: SHA-256 of its TLS client key (SubjectPublicKeyInfo) and its TPM attestation key."""
+
+    name: str
+    client_key: bytes
+    attestation_key: bytes
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposit:
+    """What an owner leaves: for which machine, the sealed identity, and the signed release policy."""
+
+    fragment: FragmentName
+    machine: str
+    sealed: bytes
+    policy: bytes
+
+
+class Store:
+    """One connection to the store; each process and thread of a server has its own."""
+
+    def __init__(self, database: sqlite3.Connection, *, current: bool) -> None:
+        self._database = database
+        self._current = current
+        self.log = StoredLog(database)
+        with self.reading():
+            row = database.execute("SELECT value FROM meta WHERE name = 'origin'").fetchone()
+        self.origin = "" if row is None else str(row[0])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Turn SQLite's errors into ours."""
+        try:
+            yield self._database
+        except sqlite3.Error as error:
+            raise store_schema.failure(error) from None
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Do what is inside all or not at all, one process at a time, and leave when it is on the disk.
+
+        Raises `TryAgainError` before the store was compared with the witnesses.
+        """
+        if not self._current:
+            raise TryAgainError(f"{WHAT}: not yet compared with the checkpoints that witnesses have")
+        with self._transaction():
+            yield self._database
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            finally:
+                if self._database.in_transaction:  # an error inside, or a commit that failed
+                    self._database.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise store_schema.failure(error) from None
+
+    def record(self, draft: Entry) -> Entry:
+        """Append an entry that changes nothing else, such as a refusal; return it with its number."""
+        if draft.kind == entry.ADMINISTRATION and draft.act != "settings":
+            raise ValueError("acts that change something have a method of their own")
+        with self.writing():
+            return self.note(draft)
+
+    def note(self, draft: Entry) -> Entry:
+        """Append an entry and do what it says, within the transaction of the caller."""
+        found = self.log.append(draft)
+        apply(self._database, found)
+        return found
+
+    # Machines and deposits
+
+    def enrol_machine(self, machine: Machine, who: Actor, at: int) -> Entry:
+        """Enrol a machine; raises `UsageError` if one ever had this name or key.
+
+        A revoked machine's name is not given again: fragments deposited for the old machine would be the new one's.
+        """
+        if len(machine.client_key) != 32 or len(machine.attestation_key) > MAX_KEY:
+            raise MalformedError("the machine's keys", machine.name, "have a wrong size")
+        facts = {"identity-sha256": machine.client_key.hex()}
+        draft = _administration("enrolled-machine", who, at, machine.name, facts=facts)
+        with self.writing() as database:
+            query = "SELECT name FROM machine WHERE name = ? OR client_key = ?"
+            taken = database.execute(query, (machine.name, machine.client_key)).fetchone()
+            if taken is not None:
+                raise UsageError(f"machine {taken[0]} has or had this name or key", "take another name")
+            found = self.note(draft)
+            database.execute(
+                "INSERT INTO machine (name, client_key, attestation_key, enrolled) VALUES (?, ?, ?, ?)",
+                (machine.name, machine.client_key, machine.attestation_key, at),
+            )
+            return found
+
+    def machine_of(self, client_key: bytes) -> Machine | None:
+        """Return the machine with this TLS key, revoked ones too."""
+        with self.reading() as database:
+            query = "SELECT name, client_key, attestation_key, revoked FROM machine WHERE client_key = ?"
+            row = database.execute(query, (client_key,)).fetchone()
+        if row is None:
+            return None
+        return Machine(name=row[0], client_key=row[1], attestation_key=row[2], revoked=row[3] is not None)
+
+    def revoke_machine(self, name: str, who: Actor, at: int, reason: str) -> Entry:
+        """Never again release anything to a machine; raises `UsageError` if there is none of this name."""
+        with self.writing() as database:
+            if database.execute("SELECT 1 FROM machine WHERE name = ?", (name,)).fetchone() is None:
+                raise UsageError(f"no machine {name} is enrolled")
+            return self.note(_administration("revoked-machine", who, at, name, reason=reason))
+
+    def deposit(self, offered: Deposit, who: Actor, at: int) -> Entry:
+        """Take a fragment's sealed identity and its release policy; raises `UsageError`.
+
+        Epochs only go forward (I10): none below the highest that was deposited for this set. The epochs before stay
+        until they are retired, because the owner has not yet committed to the new one (I6).
+        """
+        if not 0 < len(offered.sealed) <= MAX_SEALED or len(offered.policy) > MAX_POLICY:
+            raise MalformedError("the deposit", "", "has a wrong size")
+        fragment, machine = offered.fragment, offered.machine
+        facts = {"sealed-sha256": sha256(offered.sealed), "policy-sha256": sha256(offered.policy)}
+        draft = _administration("deposited", who, at, machine, fragment=fragment, facts=facts)
+        with self.writing() as database:
+            highest, lowest = self.epochs(fragment)
+            if fragment.epoch < max(highest, lowest):
+                raise UsageError(f"epoch {fragment.epoch} is over: this set is at {max(highest, lowest)}")
+            query = "SELECT 1 FROM machine WHERE name = ? AND revoked IS NULL"
+            if database.execute(query, (machine,)).fetchone() is None:
+                raise UsageError(f"no machine {machine} is enrolled")
+            if database.execute(_DEPOSITED, fragment_key(fragment)).fetchone() is not None:
+                raise UsageError("this fragment is deposited already", "deposit a new epoch")
+            found = self.note(draft)
+            database.execute(
+                """INSERT INTO deposit (volume, set_id, epoch, idx, machine, sealed, policy, number)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+                (*fragment_key(fragment), machine, offered.sealed, offered.policy, found.number),
+            )
+            return found
+
+    def epochs(self, fragment: FragmentName) -> tuple[int, int]:
+        """Return the highest epoch deposited for the fragment's set, and the lowest that is not retired."""
+        query = "SELECT highest, lowest FROM volume_epochs WHERE volume = ? AND set_id = ?"
+        with self.reading() as database:
+            row = database.execute(query, (fragment.volume, fragment.set_id)).fetchone()
+        return (0, 1) if row is None else (int(row[0]), int(row[1]))
+
+    def retire(self, fragment: FragmentName, who: Actor, at: int) -> Entry:
+        """Give up this epoch of the fragment's set and all before it, for every index; for ever."""
+        with self.writing():
+            return self.note(_administration("retired", who, at, "", fragment=fragment))
+
+    # The log: what it proves, and whether this store is the newest
+
+    def receipt_parts(self, number: int, size: int) -> tuple[bytes, list[bytes]]:
+        """Return an entry and its inclusion proof in the tree of `size` entries."""
+        with self.reading():
+            return self.log.body(number), merkle.inclusion_proof(number, size, self.log.read)
+
+    def consistency_proof(self, old: int, new: int) -> list[bytes]:
+        """Return the proof that the log of `old` entries is the beginning of that of `new`."""
+        with self.reading():
+            if new > self.log.size:
+                raise MalformedError("the question to the log", "size", f"the log has no {new} entries")
+            return merkle.consistency_proof(old, new, self.log.read)
+
+    def sign_checkpoint(self, signer: NoteSigner) -> bytes:
+        """Sign the log as it is now, and keep the note."""
+        with self.writing():
+            size = self.log.size
+            note = checkpoint.sign(Checkpoint(origin=self.origin, size=size, root=self.log.root(size)), signer)
+            self.log.keep(size, note)
+            return note
+
+    def prove_current(self, newest: Verified) -> None:
+        """Compare with the newest checkpoint that witnesses have; only then does the store write and release.
+
+        Raises `StaleStoreError` for a store that lacks entries, `TamperingError` for one with others.
+        """
+        seen = newest.checkpoint
+        with self._transaction():
+            self._of_this_log(seen)
+            if self.log.size < seen.size:
+                raise StaleStoreError(
+                    WHAT,
+                    "log",
+                    f"has {self.log.size} entries, and a witness has seen {seen.size}: this is an old copy",
+                    "give it the missing entries: keyquorum custodian restore",
+                )
+            if self.log.root(seen.size) != seen.root:
+                raise TamperingError(WHAT, "log", f"is not the one that was signed with {seen.size} entries")
+            self.log.keep(seen.size, newest.signed)
+        self._current = True
+
+    def unsafe_without_witnesses(self) -> None:
+        """Serve without comparing: a restored backup then releases epochs that were retired after it was made."""
+        self._current = True
+
+    def catch_up(self, newest: Verified, missing: Sequence[bytes]) -> None:
+        """Bring an old copy forward by the entries it lacks, up to `newest`; raises `TamperingError`.
+
+        What the entries say is done again: epochs retired, machines revoked, releases counted.
+        """
+        seen = newest.checkpoint
+        with self._transaction():
+            self._of_this_log(seen)
+            if self.log.size + len(missing) != seen.size:
+                raise TamperingError(
+                    "the missing entries", "", f"{seen.size - self.log.size} are missing, {len(missing)} were given"
+                )
+            for body in missing:
+                found = entry.parse(body)
+                if found.number != self.log.size:
+                    raise TamperingError("the missing entries", "number", f"{found.number} comes at {self.log.size}")
+                self.log.append_body(found.number, body)
+                apply(self._database, found)
+            if self.log.root(seen.size) != seen.root:
+                raise TamperingError("the missing entries", "", "do not lead to the checkpoint")
+            self._database.execute("UPDATE pending SET closed = ? WHERE closed IS NULL", (entry.MAX_TIME,))
+            self.log.keep(seen.size, newest.signed)
+        self._current = True
+
+    def _of_this_log(self, seen: Checkpoint) -> None:
+        if seen.origin != self.origin:
+            raise TamperingError("the checkpoint", "origin", f"is {seen.origin}, not {self.origin}")
+
+    def examine(self, key: VerifierKey) -> LogReport:
+        """Read the whole store and log; raises `TamperingError` for a damaged file or another's checkpoint."""
+        with self.reading() as database:
+            for pragma in ("integrity_check(1)", "foreign_key_check"):
+                rows = database.execute(f"PRAGMA {pragma}").fetchall()
+                if rows not in ([], [("ok",)]):
+                    raise TamperingError(WHAT, "", f"is damaged: {rows[0][0]}")
+            notes = [checkpoint.verify(note, key) for note in self.log.checkpoints()]
+            return log_check.examine(self.log.bodies(), notes, self.log.leaves())
+
+
+_DEPOSITED = "SELECT 1 FROM deposit WHERE volume = ? AND set_id = ? AND epoch = ? AND idx = ?"
+
+
+def fragment_key(fragment: FragmentName) -> tuple[str, bytes, int, int]:
+    """Return the four columns that name a fragment."""
+    return fragment.volume, fragment.set_id, fragment.epoch, fragment.index
+
+
+def sha256(data: bytes) -> str:
+    """Hash something for an entry of the log."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _administration(
+    act: str,
+    who: Actor,
+    at: int,
+    machine: str,
+    *,
+    fragment: FragmentName | None = None,
+    reason: str = "",
+    facts: dict[str, str] | None = None,
+) -> Entry:
+    return Entry(
+        number=0,
+        at=at,
+        kind=entry.ADMINISTRATION,
+        act=act,
+        who=who,
+        machine=machine,
+        fragment=fragment,
+        reason=reason,
+        facts=facts or {},
+    )
+
+
+def found_store(path: str, origin: str, who: Actor, at: int) -> Store:
+    """Make a new store for the log `origin`; its first entry says who founded it. Raises `KeyquorumError`."""
+    checkpoint.parse_text(Checkpoint(origin=origin, size=0, root=merkle.EMPTY_ROOT).text)
+    database = store_schema.create(path)
+    try:
+        database.execute("INSERT INTO meta (name, value) VALUES ('origin', ?)", (origin,))
+        store = Store(database, current=True)
+        with store.writing():
+            store.note(_administration("founded", who, at, ""))
+    except (KeyquorumError, sqlite3.Error) as error:
+        database.close()
+        raise store_schema.failure(error) if isinstance(error, sqlite3.Error) else error from None
+    return store
+
+
+def open_store(path: str) -> Store:
+    """Open a store. It answers questions about its log, and writes nothing before `prove_current`."""
+    database = store_schema.connect(path)
+    try:
+        return Store(database, current=False)
+    except KeyquorumError:
+        database.close()
+        raise

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The custodian's database: its tables, how it is opened, and what SQLite's errors mean (docs/custodian.md §8)."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from keyquorum.errors import KeyquorumError, TamperingError, TryAgainError, UsageError
+
+APPLICATION_ID = 0x6B71_6375  # "kqcu", which file(1) shows
+VERSION = 1
+BUSY_SECONDS = 10
+WHAT = "the custodian's store"
+
+# Blobs of fixed size are checked by SQLite itself, so that a row that passes has the shape that the code expects.
+_FRAGMENT = """
+    volume TEXT NOT NULL CHECK (length(volume) = 36),
+    set_id BLOB NOT NULL CHECK (length(set_id) = 16),
+    epoch INTEGER NOT NULL CHECK (epoch BETWEEN 1 AND 4294967295),
+    idx INTEGER NOT NULL CHECK (idx BETWEEN 1 AND 255)
+"""
+_TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE entry (number INTEGER PRIMARY KEY CHECK (number >= 0), body BLOB NOT NULL) STRICT",
+    """CREATE TABLE node (
+        level INTEGER NOT NULL, position INTEGER NOT NULL, hash BLOB NOT NULL CHECK (length(hash) = 32),
+        PRIMARY KEY (level, position)) STRICT, WITHOUT ROWID""",
+    "CREATE TABLE checkpoint (size INTEGER PRIMARY KEY CHECK (size >= 0), note BLOB NOT NULL) STRICT",
+    """CREATE TABLE machine (
+        name TEXT PRIMARY KEY, client_key BLOB NOT NULL UNIQUE CHECK (length(client_key) = 32),
+        attestation_key BLOB NOT NULL, enrolled INTEGER NOT NULL, revoked INTEGER) STRICT""",
+    """CREATE TABLE volume_epochs (
+        volume TEXT NOT NULL, set_id BLOB NOT NULL, highest INTEGER NOT NULL, lowest INTEGER NOT NULL,
+        PRIMARY KEY (volume, set_id)) STRICT, WITHOUT ROWID""",
+    f"""CREATE TABLE deposit ({_FRAGMENT},
+        machine TEXT NOT NULL REFERENCES machine (name), sealed BLOB NOT NULL, policy BLOB NOT NULL,
+        number INTEGER NOT NULL REFERENCES entry (number),
+        PRIMARY KEY (volume, set_id, epoch, idx)) STRICT, WITHOUT ROWID""",
+    f"""CREATE TABLE nonce (hash BLOB PRIMARY KEY CHECK (length(hash) = 32), {_FRAGMENT},
+        machine TEXT NOT NULL, expires INTEGER NOT NULL, spent INTEGER) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX nonce_machine ON nonce (machine, expires)",
+    f"""CREATE TABLE release (number INTEGER PRIMARY KEY REFERENCES entry (number), {_FRAGMENT},
+        machine TEXT NOT NULL, at INTEGER NOT NULL) STRICT""",
+    "CREATE INDEX release_fragment ON release (volume, set_id, idx, at)",
+    f"""CREATE TABLE pending (number INTEGER PRIMARY KEY REFERENCES entry (number), {_FRAGMENT},
+        machine TEXT NOT NULL, expires INTEGER NOT NULL, closed INTEGER) STRICT""",
+    "CREATE INDEX pending_fragment ON pending (volume, set_id, epoch, idx, machine)",
+    """CREATE TABLE approval (
+        pending INTEGER NOT NULL REFERENCES pending (number), operator TEXT NOT NULL, envelope BLOB NOT NULL,
+        number INTEGER NOT NULL REFERENCES entry (number), PRIMARY KEY (pending, operator)) STRICT, WITHOUT ROWID""",
+    "CREATE TABLE evidence (number INTEGER PRIMARY KEY REFERENCES entry (number), result BLOB NOT NULL) STRICT",
+)
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+_WAIT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def failure(error: sqlite3.Error) -> KeyquorumError:
+    """Return one of our errors for one of SQLite's. Whatever failed was rolled back."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _WAIT:
+        return TryAgainError(f"{WHAT}: another process has been writing for {BUSY_SECONDS} s", "ask again")
+    if code in _NO_ROOM:
+        name = getattr(error, "sqlite_errorname", "SQLITE_IOERR")
+        return KeyquorumError(
+            f"{WHAT}: cannot be written or read ({name}), nothing was changed",
+            "make room on its file system and look at the kernel log; then ask again",
+        )
+    return TamperingError(WHAT, "", "is damaged or was changed", "restore a backup, then give it the missing entries")
+
+
+def create(path: str) -> sqlite3.Connection:
+    """Make an empty store that only its owner may read; raises `UsageError` if there is something at `path`."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        raise UsageError(f"{path} is there already", "name another file: no store is ever overwritten") from None
+    except OSError as error:
+        raise KeyquorumError(f"cannot make {path}: {error.strerror}") from None
+    connection = _connect(path)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        connection.close()
+        raise failure(error) from None
+    return connection
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """Open a store of this version; raises `UsageError` for another file, `TamperingError` for a damaged one."""
+    if not os.path.isfile(path):
+        raise UsageError(f"there is no custodian's store at {path}", "make one: keyquorum custodian init")
+    connection = _connect(path)
+    try:
+        found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    except sqlite3.Error as error:
+        connection.close()
+        raise failure(error) from None
+    if found != [APPLICATION_ID, VERSION]:
+        connection.close()
+        if found[0] == APPLICATION_ID:
+            raise UsageError(f"{path} is a store of version {found[1]}, this program knows {VERSION}", "update it")
+        raise UsageError(f"{path} is no custodian's store")
+    return connection
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Connect with every write on the disk before it counts, and nothing deleted left in the file."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except sqlite3.Error as error:
+        connection.close()
+        raise failure(error) from None
+    return connection
