@@ -14,7 +14,13 @@ CORES = (
     "keyquorum.sharing.",
     "keyquorum.evidence.",
     "keyquorum.daemon.waiting",
-    *(f"keyquorum.custodian.{name}" for name in ("merkle", "note", "checkpoint", "entry", "receipt", "log_check")),
+    *(
+        f"keyquorum.custodian.{name}"
+        for name in (
+            *("merkle", "note", "checkpoint", "entry", "receipt", "log_check"),
+            *("verdict", "approval", "policy_format", "release_policy"),
+        )
+    ),
     "keyquorum.errors",
 )
 WORLD = {

@@ -7,12 +7,13 @@ A fragment leaves the store only as part of an `Answer`, and an answer exists on
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from keyquorum.custodian import entry
 from keyquorum.custodian.entry import Actor, Entry
 from keyquorum.custodian.store import Deposit, fragment_key, sha256
+from keyquorum.custodian.verdict import DENIED, PENDING, RELEASED, Verdict
 from keyquorum.errors import KeyquorumError, MalformedError, TamperingError, TryAgainError, UsageError
 from keyquorum.evidence.result import Check, Outcome
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from keyquorum.custodian.entry import FragmentName
     from keyquorum.custodian.store import Store
 
-    Judge = Callable[["Deposit", "Standing"], "Verdict"]
+    Judge = Callable[["Deposit", "Standing"], Verdict]
 
 NONCE = 32  # bytes
 NONCE_LIFE = 60  # seconds
@@ -49,18 +50,6 @@ class Standing:
     releases: int
     approvals: tuple[bytes, ...]
     pending: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What was decided: `act` is "released", "denied" or "pending", then for `within` seconds."""
-
-    act: str
-    reason: str
-    checks: tuple[Check, ...]
-    facts: Mapping[str, str] = field(default_factory=dict)
-    within: int = 0
-    evidence: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,17 +123,17 @@ class Releases:
             if deposit is None or any(check.outcome is Outcome.FAILED for check in checks):
                 failed = next(check for check in checks if check.outcome is Outcome.FAILED)
                 reason = f"{failed.name}: expected {failed.expected}, found {failed.actual}"
-                verdict = Verdict(act="denied", reason=reason, checks=())
+                verdict = Verdict(act=DENIED, reason=reason, checks=())
             else:
                 standing = self._standing(database, ask, at)
                 try:
                     verdict = judge(deposit, standing)
                 except KeyquorumError as problem:
-                    verdict = Verdict(act="denied", reason=problem.message, checks=())
+                    verdict = Verdict(act=DENIED, reason=problem.message, checks=())
                 checks += verdict.checks
-                if verdict.act == "pending":
+                if verdict.act == PENDING:
                     return self._wait(database, ask, at, verdict, checks)
-            released = deposit is not None and verdict.act == "released"
+            released = deposit is not None and verdict.act == RELEASED
             found = self._write(ask, at, verdict, checks)
             if released:
                 self._close_pending(database, ask, at)
@@ -202,7 +191,7 @@ class Releases:
         return None if number is None else int(number)
 
     def _write(self, ask: Ask, at: int, verdict: Verdict, checks: tuple[Check, ...]) -> Entry:
-        kind = entry.RELEASE if verdict.act == "released" else entry.DECISION
+        kind = entry.RELEASE if verdict.act == RELEASED else entry.DECISION
         facts = dict(verdict.facts)
         if verdict.evidence:
             facts["evidence-sha256"] = sha256(verdict.evidence)
@@ -222,13 +211,7 @@ class Releases:
         """Write down that a request waits for people; a request that waits already keeps its number."""
         number = self._pending(database, ask, at)
         if number is not None:
-            verdict = Verdict(
-                act=verdict.act,
-                reason=verdict.reason,
-                checks=verdict.checks,
-                facts={**verdict.facts, "pending": str(number)},
-                evidence=verdict.evidence,
-            )
+            verdict = replace(verdict, facts={**verdict.facts, "pending": str(number)})
         found = self._write(ask, at, verdict, checks)
         if number is None:
             number = found.number

@@ -11,7 +11,8 @@ from keyquorum.custodian import checkpoint, store
 from keyquorum.custodian.checkpoint import Verified
 from keyquorum.custodian.entry import Actor, FragmentName
 from keyquorum.custodian.store import Deposit, Machine, Store
-from keyquorum.custodian.store_releases import Ask, Standing, Verdict
+from keyquorum.custodian.store_releases import Ask, Standing
+from keyquorum.custodian.verdict import Verdict
 from unit.custodian.notes import CHECK, FRAGMENT, LOG, NOW, ORIGIN
 
 OPERATOR = Actor(role="operator", name="anna", key="01" * 32)

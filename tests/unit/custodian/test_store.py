@@ -14,7 +14,8 @@ import pytest
 from keyquorum.custodian import merkle, receipt, store
 from keyquorum.custodian.entry import Entry
 from keyquorum.custodian.store import Deposit, Machine, Store
-from keyquorum.custodian.store_releases import NONCE_LIFE, UNSPENT_FOR_ONE, Answer, Releases, Standing, Verdict
+from keyquorum.custodian.store_releases import NONCE_LIFE, UNSPENT_FOR_ONE, Answer, Releases, Standing
+from keyquorum.custodian.verdict import Verdict
 from keyquorum.errors import (
     KeyquorumError,
     MalformedError,
