@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from keyquorum.errors import TamperingError
 from keyquorum.evidence.result import MAX_TEXT, Check, Outcome, printable
-from keyquorum.model import strict_json
+from keyquorum.model import fragment_name, strict_json
 from keyquorum.model.fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from keyquorum.model.fragment_name import FragmentName
 
 VERSION = 1
 MAX_ENTRY = 32 * 1024
@@ -48,33 +50,6 @@ FACTS = frozenset(
         *("pending", "operator-envelope-sha256"),
     }
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FragmentName:
-    """Which fragment: LUKS2 UUID, set id (16 bytes), epoch, index."""
-
-    volume: str
-    set_id: bytes
-    epoch: int
-    index: int
-
-    def table(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {"volume": self.volume, "set": self.set_id.hex(), "epoch": self.epoch, "index": self.index}
-
-
-def fragment_name(fields: Fields) -> FragmentName:
-    """Read the four fields out of a table."""
-    volume = fields.text("volume", longest=36)
-    if len(volume) != 36 or not frozenset("0123456789abcdef-").issuperset(volume):
-        fields.fail("volume", "is not a LUKS2 UUID in lower case")
-    return FragmentName(
-        volume=volume,
-        set_id=fields.hexadecimal("set", 16),
-        epoch=fields.integer("epoch", 1, (1 << 32) - 1),
-        index=fields.integer("index", 1, 255),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +86,7 @@ class Entry:
             "act": self.act,
             "who": {"role": self.who.role, "name": printable(self.who.name), "key": self.who.key},
             "machine": self.machine,
-            "fragment": self.fragment.table() if self.fragment else None,
+            "fragment": self.fragment.to_json() if self.fragment else None,
             "reason": printable(self.reason) if self.reason else "",
             "checks": [check_table(check) for check in self.checks],
             "facts": {name: printable(value) for name, value in self.facts.items()},
@@ -192,7 +167,7 @@ def _fragment(fields: Fields) -> FragmentName | None:
         fields.take("fragment")
         return None
     table = fields.table("fragment")
-    found = fragment_name(table)
+    found = fragment_name.take(table)
     table.finish()
     return found
 

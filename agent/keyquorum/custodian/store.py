@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from keyquorum.custodian.checkpoint import Verified
-    from keyquorum.custodian.entry import FragmentName
     from keyquorum.custodian.log_check import LogReport
     from keyquorum.custodian.note import NoteSigner, VerifierKey
+    from keyquorum.model.fragment_name import FragmentName
 
 MAX_SEALED = 4096
 MAX_POLICY = 64 * 1024

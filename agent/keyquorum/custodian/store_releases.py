@@ -16,12 +16,12 @@ from keyquorum.custodian.store import Deposit, fragment_key, sha256
 from keyquorum.custodian.verdict import DENIED, PENDING, RELEASED, Verdict
 from keyquorum.errors import KeyquorumError, MalformedError, TamperingError, TryAgainError, UsageError
 from keyquorum.evidence.result import Check, Outcome
+from keyquorum.model.fragment_name import FragmentName
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping
 
-    from keyquorum.custodian.entry import FragmentName
     from keyquorum.custodian.store import Store
 
     Judge = Callable[["Deposit", "Standing"], Verdict]
@@ -113,13 +113,14 @@ class Releases:
 
     # Releases
 
-    def decide(self, ask: Ask, at: int, judge: Judge) -> Answer:
+    def decide(self, ask: Ask, at: int, judge: Judge, before: tuple[Check, ...] = ()) -> Answer:
         """Judge a request and write down what came of it, in one transaction; nothing else runs in between.
 
-        An error of ours while judging is a denial. Raises only what kept the store from writing.
+        `before` are checks already made, such as that of the nonce; if one failed, nothing else is looked at. An error
+        of ours while judging is a denial. Raises only what kept the store from writing.
         """
         with self._store.writing() as database:
-            deposit, checks = self._find(database, ask)
+            deposit, checks = self._find(database, ask, before)
             if deposit is None or any(check.outcome is Outcome.FAILED for check in checks):
                 failed = next(check for check in checks if check.outcome is Outcome.FAILED)
                 reason = f"{failed.name}: expected {failed.expected}, found {failed.actual}"
@@ -139,11 +140,15 @@ class Releases:
                 self._close_pending(database, ask, at)
         return Answer(entry=found, sealed=deposit.sealed if deposit is not None and released else b"")
 
-    def _find(self, database: sqlite3.Connection, ask: Ask) -> tuple[Deposit | None, tuple[Check, ...]]:
+    def _find(
+        self, database: sqlite3.Connection, ask: Ask, before: tuple[Check, ...]
+    ) -> tuple[Deposit | None, tuple[Check, ...]]:
         """Return the deposit and the checks that the store itself makes, up to the first that failed."""
+        if any(check.outcome is Outcome.FAILED for check in before):
+            return None, before
         row = database.execute("SELECT revoked FROM machine WHERE name = ?", (ask.who.name,)).fetchone()
         state = "unknown" if row is None else "enrolled" if row[0] is None else "revoked"
-        checks = [_check("machine", "enrolled", state, state == "enrolled")]
+        checks = [*before, _check("machine", "enrolled", state, state == "enrolled")]
         if state != "enrolled":
             return None, tuple(checks)
         _, lowest = self._store.epochs(ask.fragment)
@@ -249,7 +254,7 @@ class Releases:
                 act="approved" if approved else "refused",
                 who=who,
                 machine=row[4],
-                fragment=entry.FragmentName(volume=row[0], set_id=row[1], epoch=row[2], index=row[3]),
+                fragment=FragmentName(volume=row[0], set_id=row[1], epoch=row[2], index=row[3]),
                 facts={"pending": str(number), "operator-envelope-sha256": sha256(envelope)},
             )
             found = self._store.note(draft)

@@ -7,9 +7,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyquorum.custodian import checkpoint, entry, merkle, note
 from keyquorum.custodian.checkpoint import Checkpoint, Verified
-from keyquorum.custodian.entry import Actor, Entry, FragmentName
+from keyquorum.custodian.entry import Actor, Entry
 from keyquorum.custodian.note import NoteSigner
 from keyquorum.evidence.result import Check, Outcome
+from keyquorum.model.fragment_name import FragmentName
 from unit.custodian.naive_tree import Stored
 
 NOW = 1_800_000_000

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 from keyquorum.custodian import checkpoint, store
 from keyquorum.custodian.checkpoint import Verified
-from keyquorum.custodian.entry import Actor, FragmentName
+from keyquorum.custodian.entry import Actor
 from keyquorum.custodian.store import Deposit, Machine, Store
 from keyquorum.custodian.store_releases import Ask, Standing
 from keyquorum.custodian.verdict import Verdict
+from keyquorum.model.fragment_name import FragmentName
 from unit.custodian.notes import CHECK, FRAGMENT, LOG, NOW, ORIGIN
 
 OPERATOR = Actor(role="operator", name="anna", key="01" * 32)
@@ -28,7 +28,7 @@ def asking(machine: Machine = WEB, fragment: FragmentName = FRAGMENT) -> Ask:
 
 
 def epoch(number: int) -> FragmentName:
-    return replace(FRAGMENT, epoch=number)
+    return FRAGMENT.with_(epoch=number)
 
 
 def offer(fragment: FragmentName = FRAGMENT, machine: str = "web-1") -> Deposit:

@@ -110,7 +110,7 @@ SHAPES = {
     "not base64": FIVE[:-3] + b"!\n",
     "short": f"{TEXT}\n\u2014 {ORIGIN} AAAA\n".encode(),
     "many": f"{TEXT}\n{LINE * 33}".encode(),
-    "long": FIVE + LINE.encode() * 150,
+    "long": FIVE + f"\u2014 stranger {'AAAA' * 4096}\n".encode(),
 }
 
 
@@ -118,6 +118,12 @@ SHAPES = {
 def test_what_is_no_note(shape: str) -> None:
     with pytest.raises(TamperingError):
         checkpoint.verify(SHAPES[shape], LOG.key)
+
+
+def test_control_characters_are_refused_also_if_signed() -> None:
+    text = "a\tb\n"
+    with pytest.raises(TamperingError, match="control"):
+        note.parse(f"{text}\n{LOG.line(text.encode())}".encode())
 
 
 ROOT = base64.b64encode(bytes(32)).decode()

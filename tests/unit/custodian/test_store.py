@@ -104,7 +104,7 @@ def test_who_gets_nothing(made: Store) -> None:
     assert failed(Releases(made).decide(asking(ghost), NOW, judge())) == ["machine"]
     assert failed(Releases(made).decide(asking(DB), NOW, judge())) == ["deposit"]
     assert failed(Releases(made).decide(asking(fragment=epoch(4)), NOW, judge())) == ["deposit"]
-    other = replace(FRAGMENT, set_id=bytes(16))
+    other = FRAGMENT.with_(set_id=bytes(16))
     assert failed(Releases(made).decide(asking(fragment=other), NOW, judge())) == ["deposit"]
     made.revoke_machine("web-1", OPERATOR, NOW, "stolen")
     answer = Releases(made).decide(asking(), NOW, judge())
@@ -117,7 +117,7 @@ def test_epochs_only_go_forward(made: Store) -> None:
     made.deposit(offer(epoch(4)), OWNER, NOW)
     assert Releases(made).decide(asking(), NOW, judge()).sealed, "the old epoch opens until the owner gives it up (I6)"
     with pytest.raises(UsageError, match="epoch 3 is over"):
-        made.deposit(offer(replace(FRAGMENT, index=5)), OWNER, NOW)
+        made.deposit(offer(FRAGMENT.with_(index=5)), OWNER, NOW)
     made.retire(epoch(3), OWNER, NOW)
     assert failed(Releases(made).decide(asking(), NOW, judge())) == ["epoch", "deposit"]
     assert Releases(made).decide(asking(fragment=epoch(4)), NOW, judge()).sealed == SEALED % 4
@@ -193,6 +193,17 @@ def test_a_nonce_is_spent_also_by_a_wrong_request(made: Store) -> None:
         Releases(made).issue(nonce, asking(), NOW)
         assert spend(made, nonce=nonce, **wrong) != ""
         assert spend(made, nonce=nonce).startswith("spent at")
+
+
+def test_a_request_with_a_wrong_nonce_is_looked_at_no_further(made: Store) -> None:
+    desk = Releases(made)
+    answer = desk.decide(asking(), NOW, judge(), (desk.spend(NONCE, asking(), NOW),))
+    assert (answer.sealed, failed(answer), len(answer.entry.checks)) == (b"", ["nonce"], 1)
+    assert answer.entry.reason == "nonce: expected one of this custodian's, found unknown"
+    desk.issue(NONCE, asking(), NOW)
+    answer = desk.decide(asking(), NOW, judge(), (desk.spend(NONCE, asking(), NOW),))
+    assert answer.sealed
+    assert answer.entry.checks[0].name == "nonce"
 
 
 def test_nonces_survive_a_restart(made: Store, tmp_path: object) -> None:

@@ -165,8 +165,7 @@ def test_a_row_that_was_changed_releases_nothing(path: str, what: str) -> None:
     with opened(path) as found:
         fragment = epoch(3)
         if what == "machine":
-            fragment = store.Deposit(fragment=fragment, machine="", sealed=b"", policy=b"").fragment
-            fragment = type(fragment)(volume=fragment.volume, set_id=fragment.set_id, epoch=3, index=9)
+            fragment = fragment.with_(index=9)
             found.deposit(offer(fragment, machine="db-1"), OWNER, NOW)
         found._database.execute(SPOILT[what])
         answer = Releases(found).decide(asking(fragment=fragment), NOW, judge())
