@@ -273,6 +273,14 @@ class Store:
         if seen.origin != self.origin:
             raise TamperingError("the checkpoint", "origin", f"is {seen.origin}, not {self.origin}")
 
+    def backup(self, path: str) -> None:
+        """Write a copy of the store as it is at one instant; raises `UsageError` if there is something at `path`.
+
+        A copy is a store like this one: kept as carefully, and old as soon as it is made (`catch_up`).
+        """
+        with self.reading() as database:
+            store_schema.new_file(path, database.backup).close()
+
     def examine(self, key: VerifierKey) -> LogReport:
         """Read the whole store and log; raises `TamperingError` for a damaged file or another's checkpoint."""
         with self.reading() as database:
@@ -323,16 +331,15 @@ def _administration(
 def found_store(path: str, origin: str, who: Actor, at: int) -> Store:
     """Make a new store for the log `origin`; its first entry says who founded it. Raises `KeyquorumError`."""
     checkpoint.parse_text(Checkpoint(origin=origin, size=0, root=merkle.EMPTY_ROOT).text)
-    database = store_schema.create(path)
-    try:
+
+    def fill(database: sqlite3.Connection) -> None:
+        database.execute("BEGIN IMMEDIATE")
+        store_schema.make_tables(database)
         database.execute("INSERT INTO meta (name, value) VALUES ('origin', ?)", (origin,))
-        store = Store(database, current=True)
-        with store.writing():
-            store.note(_administration("founded", who, at, ""))
-    except (KeyquorumError, sqlite3.Error) as error:
-        database.close()
-        raise store_schema.failure(error) if isinstance(error, sqlite3.Error) else error from None
-    return store
+        StoredLog(database).append(_administration("founded", who, at, ""))
+        database.execute("COMMIT")
+
+    return Store(store_schema.new_file(path, fill), current=True)
 
 
 def open_store(path: str) -> Store:

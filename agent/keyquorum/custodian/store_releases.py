@@ -36,7 +36,7 @@ _SPEC = "docs/custodian.md §4"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Who asks for which fragment; `who` is the machine that the client certificate names."""
+    """Who asks for which fragment; `who` is the machine with the TLS key (SHA-256) that the connection showed."""
 
     who: Actor
     fragment: FragmentName
@@ -146,8 +146,11 @@ class Releases:
         """Return the deposit and the checks that the store itself makes, up to the first that failed."""
         if any(check.outcome is Outcome.FAILED for check in before):
             return None, before
-        row = database.execute("SELECT revoked FROM machine WHERE name = ?", (ask.who.name,)).fetchone()
-        state = "unknown" if row is None else "enrolled" if row[0] is None else "revoked"
+        row = database.execute("SELECT revoked, client_key FROM machine WHERE name = ?", (ask.who.name,)).fetchone()
+        if row is None or row[1].hex() != ask.who.key:
+            state = "unknown" if row is None else "another key"
+        else:
+            state = "enrolled" if row[0] is None else "revoked"
         checks = [*before, _check("machine", "enrolled", state, state == "enrolled")]
         if state != "enrolled":
             return None, tuple(checks)

@@ -5,8 +5,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from keyquorum.errors import KeyquorumError, TamperingError, TryAgainError, UsageError
+from keyquorum.linux.atomic_file import sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 APPLICATION_ID = 0x6B71_6375  # "kqcu", which file(1) shows
 VERSION = 1
@@ -58,6 +64,10 @@ _WAIT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 def failure(error: sqlite3.Error) -> KeyquorumError:
     """Return one of our errors for one of SQLite's. Whatever failed was rolled back."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_CONSTRAINT:
+        return KeyquorumError(f"{WHAT}: a rule of its tables forbids this, nothing was changed ({error})")
+    if not code:  # of Python's module, not of SQLite: a closed connection, or another thread's
+        return KeyquorumError(f"{WHAT}: cannot be used like this ({error})")
     if code in _WAIT:
         return TryAgainError(f"{WHAT}: another process has been writing for {BUSY_SECONDS} s", "ask again")
     if code in _NO_ROOM:
@@ -69,54 +79,76 @@ def failure(error: sqlite3.Error) -> KeyquorumError:
     return TamperingError(WHAT, "", "is damaged or was changed", "restore a backup, then give it the missing entries")
 
 
-def create(path: str) -> sqlite3.Connection:
-    """Make an empty store that only its owner may read; raises `UsageError` if there is something at `path`."""
+def new_file(path: str, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+    """Make a file that only its owner may read, and fill it; it is there whole or not at all.
+
+    Raises `UsageError` if there is something at `path`, `KeyquorumError` if it cannot be made.
+    """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         raise UsageError(f"{path} is there already", "name another file: no store is ever overwritten") from None
     except OSError as error:
         raise KeyquorumError(f"cannot make {path}: {error.strerror}") from None
-    connection = _connect(path)
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _TABLES:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        connection.close()
-        raise failure(error) from None
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            _prepare(connection)
+            fill(connection)
+            sync_directory(os.path.dirname(path) or ".")
+        except BaseException:
+            connection.close()
+            raise
+    except BaseException as error:  # a signal as well: half a store would be in the way of the next attempt
+        for name in (path, f"{path}-wal", f"{path}-shm"):
+            with suppress(OSError):
+                os.unlink(name)
+        if isinstance(error, sqlite3.Error):
+            raise failure(error) from None
+        if isinstance(error, OSError):
+            raise KeyquorumError(f"cannot make {path}: {error.strerror}") from None
+        raise
     return connection
+
+
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables, within the transaction of the caller."""
+    for statement in _TABLES:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """Open a store of this version; raises `UsageError` for another file, `TamperingError` for a damaged one."""
+    """Open a store of this version; raises `UsageError` for another file, `TamperingError` for a damaged one.
+
+    Another program's database is left as it is.
+    """
     if not os.path.isfile(path):
         raise UsageError(f"there is no custodian's store at {path}", "make one: keyquorum custodian init")
-    connection = _connect(path)
-    try:
-        found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-    except sqlite3.Error as error:
-        connection.close()
-        raise failure(error) from None
-    if found != [APPLICATION_ID, VERSION]:
-        connection.close()
-        if found[0] == APPLICATION_ID:
-            raise UsageError(f"{path} is a store of version {found[1]}, this program knows {VERSION}", "update it")
-        raise UsageError(f"{path} is no custodian's store")
-    return connection
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    """Connect with every write on the disk before it counts, and nothing deleted left in the file."""
+    if os.stat(path).st_mode & 0o077:
+        raise UsageError(f"{path} can be read or written by others than its owner", f"chmod 0600 {path}")
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        connection.execute("PRAGMA trusted_schema = OFF")
-    except sqlite3.Error as error:
+        found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+        if found != [APPLICATION_ID, VERSION]:
+            raise _another(path, *found)
+        _prepare(connection)
+    except (sqlite3.Error, KeyquorumError) as error:
         connection.close()
-        raise failure(error) from None
+        raise failure(error) if isinstance(error, sqlite3.Error) else error from None
     return connection
+
+
+def _another(path: str, application: int, version: int) -> UsageError:
+    if application == APPLICATION_ID:
+        return UsageError(f"{path} is a store of version {version}, this program knows {VERSION}", "update it")
+    return UsageError(f"{path} is no custodian's store")
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Have every write on the disk before it counts, and nothing deleted left in the file."""
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+        raise KeyquorumError(f"{WHAT}: its file system cannot have a write-ahead log", "take a local one")
+    for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "trusted_schema = OFF"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()

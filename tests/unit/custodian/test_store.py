@@ -113,6 +113,11 @@ def test_who_gets_nothing(made: Store) -> None:
     assert answer.sealed == b""
 
 
+def test_a_machine_has_its_key(made: Store) -> None:
+    answer = Releases(made).decide(asking(replace(WEB, client_key=b"\x09" * 32)), NOW, judge())
+    assert (answer.sealed, answer.entry.reason) == (b"", "machine: expected enrolled, found another key")
+
+
 def test_epochs_only_go_forward(made: Store) -> None:
     made.deposit(offer(epoch(4)), OWNER, NOW)
     assert Releases(made).decide(asking(), NOW, judge()).sealed, "the old epoch opens until the owner gives it up (I6)"
@@ -178,6 +183,8 @@ def test_a_nonce_is_good_once(made: Store, tmp_path: object) -> None:
     assert issued.act == "issued"
     assert spend(made) == ""
     assert spend(made, NOW + 1) == f"spent at {NOW}"
+    with pytest.raises(KeyquorumError, match="a rule of its tables"):
+        Releases(made).issue(NONCE, asking(), NOW + 2)
     assert spend(made, nonce=bytes(32)) == "unknown"
     for name in os.listdir(str(tmp_path)):
         with open(os.path.join(str(tmp_path), name), "rb") as file:
@@ -332,9 +339,19 @@ def test_other_files_are_not_opened(tmp_path: object, made: Store) -> None:
     database = sqlite3.connect(path)
     database.execute("CREATE TABLE x (y)")
     database.close()
+    with pytest.raises(UsageError, match="by others"):
+        store.open_store(path)
+    os.chmod(path, 0o600)
+    with open(path, "rb") as file:
+        before = file.read()
     with pytest.raises(UsageError, match="is no custodian's store"):
         store.open_store(path)
+    with open(path, "rb") as file:
+        assert file.read() == before, "not even its journal mode is changed"
     made._database.execute("PRAGMA user_version = 2")
     with pytest.raises(UsageError, match="version 2"):
         store.open_store(os.path.join(str(tmp_path), "custodian.db"))
     made._database.execute("PRAGMA user_version = 1")
+    os.chmod(os.path.join(str(tmp_path), "custodian.db"), 0o640)
+    with pytest.raises(UsageError, match="by others"):
+        store.open_store(os.path.join(str(tmp_path), "custodian.db"))

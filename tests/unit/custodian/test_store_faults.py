@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from keyquorum.custodian.checkpoint import Checkpoint, Verified
 from keyquorum.custodian.note import ED25519, NoteSigner
 from keyquorum.custodian.store import StaleStoreError, Store
 from keyquorum.custodian.store_releases import Releases
-from keyquorum.errors import KeyquorumError, TamperingError, TryAgainError
+from keyquorum.errors import KeyquorumError, TamperingError, TryAgainError, UsageError
 from keyquorum.evidence.result import Outcome
 from unit.custodian import releasing
 from unit.custodian.notes import LOG, NOW, ORIGIN, private
@@ -193,7 +192,33 @@ def test_a_log_that_was_changed_is_found(path: str) -> None:
         os.unlink(copy)
 
 
+def test_half_a_store_is_none(tmp_path: object) -> None:
+    path = os.path.join(str(tmp_path), "custodian.db")
+    for room in (0, 4096, 40_000):
+        with full_disk(room), pytest.raises(KeyquorumError, match="cannot be written"):
+            store.found_store(path, ORIGIN, OPERATOR, NOW)
+        assert os.listdir(str(tmp_path)) == []
+    store.found_store(path, ORIGIN, OPERATOR, NOW).close()
+
+
 # An old backup (I6)
+
+
+def test_a_backup_is_whole_and_as_secret(path: str) -> None:
+    with opened(path) as found:
+        Releases(found).decide(asking(), NOW, judge())
+        seen = newest(found)
+        found.backup(path + ".backup")
+        with pytest.raises(UsageError, match="there already"):
+            found.backup(path + ".backup")
+        Releases(found).decide(asking(), NOW, judge())
+        later = newest(found)
+    assert os.stat(path + ".backup").st_mode & 0o777 == 0o600
+    with opened(path + ".backup", current=False) as old:
+        with pytest.raises(StaleStoreError):
+            old.prove_current(later)
+        old.prove_current(seen)
+        assert old.examine(LOG.key).size == 5
 
 
 def forward(path: str) -> tuple[Verified, list[bytes]]:
@@ -293,7 +318,5 @@ def test_no_error_of_sqlite_leaves_the_store(path: str) -> None:
             Releases(found).issue(bytes(32), asking(), NOW)
         with pytest.raises(KeyquorumError):
             Releases(found).spend(bytes(32), asking(), NOW)
-    found.close()
-    with pytest.raises(KeyquorumError):
+    with pytest.raises(KeyquorumError, match="cannot be used like this"):
         found.machine_of(bytes(32))
-    assert issubclass(sqlite3.ProgrammingError, sqlite3.Error)
