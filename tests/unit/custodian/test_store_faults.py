@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,8 @@ from keyquorum.custodian import checkpoint, log_check, merkle, store
 from keyquorum.custodian.checkpoint import Checkpoint, Verified
 from keyquorum.custodian.note import ED25519, NoteSigner
 from keyquorum.custodian.store import StaleStoreError, Store
-from keyquorum.custodian.store_releases import Releases
+from keyquorum.custodian.store_releases import Releases, Standing
+from keyquorum.custodian.verdict import Verdict
 from keyquorum.errors import KeyquorumError, TamperingError, TryAgainError, UsageError
 from keyquorum.evidence.result import Outcome
 from unit.custodian import releasing
@@ -133,6 +135,25 @@ def test_a_second_writer_waits_and_then_is_told(path: str) -> None:
         assert Releases(two).decide(asking(), NOW, judge()).sealed
 
 
+def test_two_processes_do_not_release_more_than_the_limit(path: str) -> None:
+    """Each counts and releases in one transaction, so neither sees an old count."""
+    acts: list[str] = []
+
+    def few(_deposit: store.Deposit, standing: Standing) -> Verdict:
+        return Verdict(act="released" if standing.releases < 5 else "denied", reason="", checks=())
+
+    def ask() -> None:
+        with opened(path) as found:
+            acts.extend(Releases(found).decide(asking(), NOW, few).entry.act for _ in range(10))
+
+    both = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert (acts.count("released"), len(acts)) == (5, 20)
+
+
 def test_a_damaged_file_is_not_served(path: str) -> None:
     with opened(path) as found:
         release_many(found, 40)
@@ -189,6 +210,9 @@ def test_a_log_that_was_changed_is_found(path: str) -> None:
             problems = [finding.problem for finding in found.examine(LOG.key).findings]
             assert all(any(words in problem for problem in problems) for words in expected)
             assert bool(problems) == bool(expected)
+            if "number = 2" in statement:
+                with pytest.raises(TamperingError, match="entry 2 was changed"):
+                    found.receipt_parts(2, 4)
         os.unlink(copy)
 
 
