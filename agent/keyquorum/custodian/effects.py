@@ -2,13 +2,17 @@
 """What entries of the log do to the other tables; the same for an entry just made and for one that a backup lacked.
 
 Only what must hold after a restore is made from entries: which epochs are given up, which machines are revoked, how
-often a fragment was released. Fragments that were deposited after the backup cannot come back this way: an entry has
-no secret, and their owners deposit them anew (docs/custodian.md §8).
+often a fragment was released, what was cosigned for others. Fragments that were deposited after the backup cannot come
+back this way: an entry has no secret, and their owners deposit them anew (docs/custodian.md §8).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from keyquorum.custodian.checkpoint import MAX_SIZE
+from keyquorum.custodian.merkle import HASH
+from keyquorum.errors import TamperingError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -57,7 +61,22 @@ def _released(database: sqlite3.Connection, found: Entry) -> None:
         )
 
 
+def _cosigned(database: sqlite3.Connection, found: Entry) -> None:
+    try:
+        size, root = int(found.facts["checkpoint-size"]), bytes.fromhex(found.facts["checkpoint-root"])
+    except (KeyError, ValueError):
+        raise TamperingError("the log entry", "facts", "do not say which checkpoint was cosigned") from None
+    if len(root) != HASH or not 0 <= size <= MAX_SIZE:
+        raise TamperingError("the log entry", "facts", "do not say which checkpoint was cosigned")
+    database.execute(
+        """INSERT INTO witnessed (origin, size, root, note) VALUES (?, ?, ?, x'')
+        ON CONFLICT (origin) DO UPDATE SET size = excluded.size, root = excluded.root, note = x''""",
+        (found.who.name, size, root),
+    )
+
+
 _ACTIONS = {
+    ("administration", "cosigned"): _cosigned,
     ("administration", "deposited"): _deposited,
     ("administration", "retired"): _retired,
     ("administration", "revoked-machine"): _revoked,

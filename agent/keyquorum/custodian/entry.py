@@ -39,7 +39,17 @@ ACTS: dict[str, tuple[str, ...]] = {
     DECISION: ("denied", "pending"),
     RELEASE: ("released",),
     APPROVAL: ("approved", "refused"),
-    ADMINISTRATION: ("founded", "enrolled-machine", "revoked-machine", "deposited", "retired", "settings", "restored"),
+    ADMINISTRATION: (
+        "founded",
+        "enrolled-machine",
+        "revoked-machine",
+        "deposited",
+        "retired",
+        "settings",
+        "restored",
+        "cosigned",
+        "fork-seen",
+    ),
 }
 ROLES = ("machine", "owner", "operator", "witness", "custodian", "unknown")
 # What an entry may note beside its fixed fields, each a name, a number or a hash.

@@ -33,6 +33,9 @@ _TABLES = (
         level INTEGER NOT NULL, position INTEGER NOT NULL, hash BLOB NOT NULL CHECK (length(hash) = 32),
         PRIMARY KEY (level, position)) STRICT, WITHOUT ROWID""",
     "CREATE TABLE checkpoint (size INTEGER PRIMARY KEY CHECK (size >= 0), note BLOB NOT NULL) STRICT",
+    """CREATE TABLE witnessed (
+        origin TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL CHECK (length(root) = 32),
+        note BLOB NOT NULL) STRICT, WITHOUT ROWID""",
     """CREATE TABLE machine (
         name TEXT PRIMARY KEY, client_key BLOB NOT NULL UNIQUE CHECK (length(client_key) = 32),
         attestation_key BLOB NOT NULL, enrolled INTEGER NOT NULL, revoked INTEGER) STRICT""",
