@@ -206,6 +206,11 @@ class Store:
         with self.reading():
             return self.log.body(number), merkle.inclusion_proof(number, size, self.log.read)
 
+    def entries(self, start: int) -> list[bytes]:
+        """Return at most `MOST_ENTRIES` entries from `start` on, as they stand: what an export or a witness copies."""
+        with self.reading():
+            return list(self.log.bodies(start, start + MOST_ENTRIES))
+
     def consistency_proof(self, old: int, new: int) -> list[bytes]:
         """Return the proof that the log of `old` entries is the beginning of that of `new`."""
         with self.reading():

@@ -317,6 +317,12 @@ def test_the_log_gives_its_proofs(made: Store) -> None:
         made.receipt_parts(new.size - 1, new.size - 1)
 
 
+def test_entries_are_copied_in_parts(made: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(made.log.bodies())
+    monkeypatch.setattr(store, "MOST_ENTRIES", 3)
+    assert [made.entries(start) for start in (0, 3, 6)] == [whole[:3], whole[3:], []]
+
+
 def test_a_file_that_is_there_is_not_overwritten(tmp_path: object) -> None:
     path = os.path.join(str(tmp_path), "custodian.db")
     with open(path, "w", encoding="utf-8") as file:
