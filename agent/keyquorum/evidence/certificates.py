@@ -160,7 +160,7 @@ def _issued(certificate: Certificate, candidate: Certificate, below: int) -> boo
     """Say whether a candidate issued a certificate and may; `below` authorities are under it already."""
     if (
         issuer_and_subject(candidate)[1] != issuer_and_subject(certificate)[0]
-        or not _may_issue(candidate, below)
+        or not may_issue(candidate, below)
         or not _strong(certificate, candidate)
     ):
         return False
@@ -171,7 +171,8 @@ def _issued(certificate: Certificate, candidate: Certificate, below: int) -> boo
     return True
 
 
-def _may_issue(candidate: Certificate, below: int) -> bool:
+def may_issue(candidate: Certificate, below: int) -> bool:
+    """Say whether a certificate is an authority's that may sign certificates, with `below` authorities under it."""
     try:
         _check_extensions(candidate, "an authority")
         constraints = candidate.extensions.get_extension_for_class(x509.BasicConstraints).value

@@ -8,7 +8,7 @@ a denial: `load` notes the failed check, and without these checks no result is t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from keyquorum.envelope import dsse
 from keyquorum.errors import TamperingError
@@ -17,7 +17,7 @@ from keyquorum.model import strict_json
 from keyquorum.model.fields import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from keyquorum.evidence.checks import Checks
 
@@ -85,12 +85,42 @@ class SignedPolicy:
     lowest_serial: int = 1
 
 
+class Versioned(Protocol):
+    """What reference values of every technology have."""
+
+    @property
+    def name(self) -> str:
+        """Of the policy; shown in results."""
+
+    @property
+    def serial(self) -> int:
+        """Only goes up."""
+
+    @property
+    def issued(self) -> int:
+        """The first instant at which it counts, in seconds since 1970."""
+
+    @property
+    def expires(self) -> int:
+        """The first at which it does not count any more."""
+
+
+_Policy = TypeVar("_Policy", bound=Versioned)
+
+
 def load(policy: SignedPolicy, now: int, checks: Checks) -> ReferenceValues | None:
-    """Return the policy if it counts at the instant `now` (seconds since 1970), or None with the failed check."""
+    """Return a TPM's policy if it counts at the instant `now` (seconds since 1970), or None with the failed check."""
+    return accept(policy, REFERENCE_TYPE, parse, now, checks)
+
+
+def accept(
+    policy: SignedPolicy, kind: str, parse: Callable[[bytes], _Policy], now: int, checks: Checks
+) -> _Policy | None:
+    """Return a policy of the payload type `kind` if it counts at the instant `now`, or None with the failed check."""
     signers = ", ".join(key.key_id for key in policy.signers) or "nobody"
     try:
         table = strict_json.parse(policy.envelope, _WHAT, MAX_ENVELOPE, TamperingError)
-        payload = dsse.verify(dsse.parse(table, _WHAT), REFERENCE_TYPE, policy.signers)
+        payload = dsse.verify(dsse.parse(table, _WHAT), kind, policy.signers)
     except TamperingError as problem:
         checks.refuse("policy.signature", problem, f"signed by {signers}")
         return None
