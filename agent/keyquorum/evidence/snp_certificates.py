@@ -209,14 +209,15 @@ def roles(leaf: Leaf, intermediate: Certificate, root: Certificate) -> tuple[int
     return None, ""
 
 
-def check_signatures(leaf: Leaf, intermediate: Certificate, root: Certificate, what: str) -> None:
-    """Return if the root made the intermediate and that the leaf, by RSA-PSS with SHA-384, and both may.
-
-    Raises `TamperingError` naming the certificate that is not by its issuer.
-    """
+def check_intermediate(intermediate: Certificate, root: Certificate, what: str) -> None:
+    """Return if the root made the intermediate, by RSA-PSS with SHA-384, and may; raises `TamperingError`."""
     if not certificates.may_issue(root, 1) or not _pss(intermediate):
         raise TamperingError(what, "", f"{certificates.subject_text(root)} may not issue the intermediate like this")
     certificates.chain(intermediate, (), (root,), what)
+
+
+def check_leaf(leaf: Leaf, intermediate: Certificate, what: str) -> None:
+    """Return if the intermediate made the leaf, by RSA-PSS with SHA-384, and may; raises `TamperingError`."""
     tbs = leaf.certificate.tbs_certificate_bytes
     original = leaf.data[4 : 4 + len(tbs)]
     outside = leaf.data[4 + len(tbs) :]

@@ -174,8 +174,10 @@ def _check_anchor(root: Certificate, intermediate: Certificate, trust: SnpTrust,
 
 def _check_signatures(chain: tuple[Leaf, Certificate, Certificate], checks: Checks) -> bool:
     expected = "each by the next, RSA-PSS with SHA-384"
+    leaf, intermediate, root = chain
     try:
-        snp_certificates.check_signatures(*chain, _CHAIN_WHAT)
+        snp_certificates.check_intermediate(intermediate, root, _CHAIN_WHAT)
+        snp_certificates.check_leaf(leaf, intermediate, _CHAIN_WHAT)
     except TamperingError as problem:
         checks.refuse("snp.chain.signatures", problem, expected)
         return False
