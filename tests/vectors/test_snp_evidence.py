@@ -44,9 +44,9 @@ ASK_AND_ARK = {
 # Leaf of the entry in MANIFEST.json: (product, how its verdict begins, the failed checks under the strict policy that
 # knows this guest, what makes it trusted; None: nothing does)
 NO_CHOICE: dict[str, Any] = {}
-V2 = {"report-versions": [2]}
-PROVISIONAL = {"provisional-firmware": "any"}
-AWS = {"signers": ["vlek"], "vlek-providers": ["cc-us-east-2.amazonaws.com"], "vmpl": [1]}
+V2: dict[str, Any] = {"report-versions": [2]}
+PROVISIONAL: dict[str, Any] = {"provisional-firmware": "any"}
+AWS: dict[str, Any] = {"signers": ["vlek"], "vlek-providers": ["cc-us-east-2.amazonaws.com"], "vmpl": [1]}
 WRONG_CHIP = ["snp.chain.signatures", "snp.certificate.tcb", "snp.certificate.chip", "snp.signature.value"]
 VERDICTS: dict[str, tuple[str, str, list[str], dict[str, Any] | None]] = {
     f"{MICROSOFT}/milan_vcek.pem": ("milan", "accept", [], NO_CHOICE),
@@ -166,7 +166,7 @@ def test_the_debug_bit_alone_refuses(vectors: Vectors) -> None:
 
 def test_a_modern_floor_refuses_an_old_machine(vectors: Vectors) -> None:
     guest = Guest(vectors, "snp/virtee-sev/vcek_milan.der")
-    modern = {"products": policy_table()["products"]}
+    modern: dict[str, Any] = {"products": policy_table()["products"]}
     names = [check.name for check in guest.appraise(**V2, **modern).failed]
     assert names == ["snp.tcb.minimum", "snp.tcb.launch"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,9 +108,9 @@ class Scene:
 
     product: str = "Milan"
     kind: str = "VCEK"
-    report: dict[int, bytes] = field(default_factory=dict)  # offset: bytes
+    report: Mapping[int, bytes] = field(default_factory=dict)  # offset: bytes
     leaf: dict[str, Any] = field(default_factory=dict)
-    extensions: dict[str, bytes | None] = field(default_factory=dict)
+    extensions: Mapping[str, bytes | None] = field(default_factory=dict)
     intermediate: dict[str, Any] = field(default_factory=dict)
     root: dict[str, Any] = field(default_factory=dict)
     policy: dict[str, Any] = field(default_factory=dict)
@@ -149,7 +150,7 @@ class Scene:
         if version == 5:
             made |= {0x1F8: b"\x3f", 0x200: b"\x3f"}
         data = bytearray(0x4A0)
-        for offset, value in (made | self.report).items():
+        for offset, value in (made | dict(self.report)).items():
             data[offset : offset + len(value)] = value
         return bytes(data)
 
@@ -163,11 +164,11 @@ class Scene:
     def certificates(self) -> tuple[bytes, ...]:
         below = "SEV-" if self.kind == "VCEK" else "SEV-VLEK-"
         number = ASK if self.kind == "VCEK" else ASVK
-        root = {"issuer": f"ARK-{self.product}", "subject": f"ARK-{self.product}", "signer": ARK}
+        root: dict[str, Any] = {"issuer": f"ARK-{self.product}", "subject": f"ARK-{self.product}", "signer": ARK}
         root |= {"key": rsa_key(ARK).public_key(), "extensions": authority()}
         middle = root | {"subject": f"{below}{self.product}", "key": rsa_key(number).public_key()}
         middle |= {"extensions": authority(depth=0), "serial": 65537}
-        leaf = {"issuer": f"{below}{self.product}", "subject": f"SEV-{self.kind}", "signer": number}
+        leaf: dict[str, Any] = {"issuer": f"{below}{self.product}", "subject": f"SEV-{self.kind}", "signer": number}
         leaf |= {"key": chip_key().public_key(), "extensions": self.leaf_extensions(), "serial": 1}
         made = leaf | self.leaf
         first = certificate(**made)
@@ -183,7 +184,7 @@ class Scene:
             values["4"] = CHIP[:8] if self.product == "Turin" else CHIP
         else:
             values["5"] = ia5("CN=cc.example.net")
-        values |= self.extensions
+        values |= dict(self.extensions)
         return [
             (x509.UnrecognizedExtension(x509.ObjectIdentifier(f"{OID}.{part}"), value), part == "99")
             for part, value in values.items()

@@ -26,7 +26,7 @@ from unit.evidence.snp_maker import (
 )
 from unit.evidence.tpm_maker import NOW
 
-VLEK = {"kind": "VLEK"}
+VLEK: dict[str, Any] = {"kind": "VLEK"}
 
 
 def policy(value: int) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_components_are_not_one_number() -> None:
     assert Scene(report=report, extensions=extensions).failed() == ["snp.tcb.minimum", "snp.tcb.launch"]
 
 
-LOOSENED = {
+LOOSENED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "snp.policy.debug": ({"guest-policy": GUEST | {"debug": "any"}}, policy(SAFE_POLICY | 1 << 19)),
     "snp.policy.migration": ({"guest-policy": GUEST | {"migration": "any"}}, policy(SAFE_POLICY | 1 << 18)),
     "snp.policy.smt": ({"guest-policy": GUEST | {"smt": "any"}}, policy(SAFE_POLICY | 1 << 16)),
@@ -223,6 +223,6 @@ def test_no_field_of_a_policy_has_a_default(field: str) -> None:
 def test_a_whole_policy_is_read() -> None:
     found = snp_policy.parse(strict_json.serialise(policy_table()))
     assert set(found.products) == set(NAMES)
-    assert found.values["measurement"] == {MEASUREMENT}
+    assert found.values["measurement"] == frozenset({MEASUREMENT})
     assert {f"snp.policy.{name}" for name in snp_policy.GUEST_BITS} < found.demanded
     assert {f"snp.platform.{name}" for name in snp_policy.PLATFORM_BITS} < found.demanded

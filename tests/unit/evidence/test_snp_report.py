@@ -115,7 +115,7 @@ def test_tcb_versions_are_taken_apart() -> None:
                 snp_report.components(bytes(at) + b"\1" + bytes(7 - at), product, "tcb")
 
 
-LEAVES = {
+LEAVES: dict[str, dict[str, bytes | None]] = {
     "wide component": {"3.1": b"\x02\x02\x01\x00"},
     "negative component": {"3.1": b"\x02\x01\x80"},
     "long form": {"3.1": b"\x02\x02\x00\x04"},

@@ -28,7 +28,7 @@ from unit.evidence.snp_maker import (
 )
 from unit.evidence.tpm_maker import NOW
 
-VLEK = {"kind": "VLEK", "policy": {"signers": ["vlek"], "vlek-providers": ["cc.example.net"]}}
+VLEK: dict[str, Any] = {"kind": "VLEK", "policy": {"signers": ["vlek"], "vlek-providers": ["cc.example.net"]}}
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
 
 
