@@ -26,13 +26,20 @@ def appraise(
 ) -> AttestationResult:
     """Return what the evidence is worth at the instant `now` (seconds since 1970); never raises for bad evidence."""
     checks = Checks(snp_checks.REFERENCES)
+    examine(evidence, challenge, trust, policy, now=now, checks=checks)
+    return checks.conclude(TECHNOLOGY, now, snp_checks.REPORT)
+
+
+def examine(
+    evidence: SnpEvidence, challenge: SnpChallenge, trust: SnpTrust, policy: SignedPolicy, *, now: int, checks: Checks
+) -> None:
+    """Note every check of a report."""
     reference = reference_values.accept(policy, snp_policy.REFERENCE_TYPE, snp_policy.parse, now, checks)
     if reference is not None:
         found = snp_verify.verify(evidence, challenge, trust, now, checks)
         if found is not None:
             judge(found, reference, checks)
             _claim(found, checks)
-    return checks.conclude(TECHNOLOGY, now, snp_checks.REPORT)
 
 
 def judge(found: VerifiedReport, reference: SnpReference, checks: Checks) -> None:

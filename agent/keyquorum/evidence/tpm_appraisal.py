@@ -32,14 +32,15 @@ def appraise(
     The counters of a trusted quote come with it: they are the next challenge's `last`.
     """
     checks = Checks(tpm_checks.REFERENCES)
-    clock = _story(evidence, challenge, policy, now, checks)
+    clock = examine(evidence, challenge, policy, now, checks)
     result = checks.conclude(TECHNOLOGY, now, tpm_checks.QUOTE)
     return result, clock if result.status is Status.TRUSTED else None
 
 
-def _story(
+def examine(
     evidence: QuoteEvidence, challenge: Challenge, policy: SignedPolicy, now: int, checks: Checks
 ) -> ClockInfo | None:
+    """Note every check of a quote; returns its counters, which count only if no check of the whole story failed."""
     reference = reference_values.load(policy, now, checks)
     if reference is None:
         return None

@@ -55,6 +55,7 @@ REPORTS: dict[str, tuple[dict[str, Any], str]] = {
     "bit 26": (policy(SAFE_POLICY | 1 << 26), "snp.policy.reserved"),
     "bit 63": (policy(SAFE_POLICY | 1 << 63), "snp.policy.reserved"),
     "old ABI": ({"policy": {"guest-policy": GUEST | {"abi-major": 1, "abi-minor": 50}}}, "snp.policy.abi"),
+    "old major ABI": ({"policy": {"guest-policy": GUEST | {"abi-major": 2, "abi-minor": 0}}}, "snp.policy.abi"),
     "threads": (policy(SAFE_POLICY | 1 << 16), "snp.policy.smt"),
     "migration": (policy(SAFE_POLICY | 1 << 18), "snp.policy.migration"),
     "debug": (policy(SAFE_POLICY | 1 << 19), "snp.policy.debug"),

@@ -87,6 +87,7 @@ REPORTS: dict[str, tuple[dict[str, Any], str]] = {
     "reserved in the TCB": ({"report": {0x182: b"\1"}}, "snp.certificate.tcb"),
     "another chip": ({"report": {0x1A0: b"\0"}}, "snp.certificate.chip"),
     "no chip": ({"report": {0x1A0: bytes(64)}}, "snp.certificate.chip"),
+    "chip zero": ({"extensions": {"4": bytes(64)}, "report": {0x1A0: bytes(64)}}, "snp.certificate.chip"),
     "chip not named": ({"extensions": {"4": None}}, "snp.certificate.chip"),
     "half a chip": ({"extensions": {"4": CHIP[:8]}, "report": {0x1A0: CHIP[:8].ljust(64, b"\0")}}, "snp.certificate.chip"),
     "a provider's chip": ({"extensions": {"5": ia5("CN=cc.example.net")}}, "snp.certificate.provider"),
@@ -157,6 +158,17 @@ def test_no_certificate_is_left_out_or_moved() -> None:
         assert scene.failed()[0].startswith("snp.chain.")
     scene.evidence = {"certificates": chain}
     assert scene.failed() == []
+
+
+def test_both_names_of_the_algorithm_are_the_same() -> None:
+    """The outer one is not signed."""
+    scene = Scene()
+    leaf, *rest = scene.certificates()
+    scene.trust = {"anchors": scene.anchors((leaf, *rest))}
+    at = leaf.rindex(bytes.fromhex("a203020130"))
+    assert at > leaf.index(bytes.fromhex("a203020130"))
+    scene.evidence = {"certificates": (leaf[:at] + bytes.fromhex("a203020120") + leaf[at + 5 :], *rest)}
+    assert scene.failed() == ["snp.chain.signatures"]
 
 
 def test_a_root_counts_for_its_product_only() -> None:
