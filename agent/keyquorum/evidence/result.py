@@ -46,6 +46,8 @@ class Outcome(StrEnum):
 
 def printable(text: str) -> str:
     """Return at most `MAX_TEXT` characters that change nothing on a terminal, and never none."""
+    if 0 < len(text) <= MAX_TEXT and text.isprintable():
+        return text
     clean = "".join(character if character.isprintable() else "?" for character in text[: MAX_TEXT + 1])
     return clean if 0 < len(clean) <= MAX_TEXT else clean[: MAX_TEXT - 1] + "…" if clean else "nothing"
 
