@@ -8,6 +8,7 @@ beyond being equal, so they are taken from the DER, whose shape `cryptography` h
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from keyquorum.errors import TamperingError
@@ -60,6 +61,7 @@ def _fields(whole: bytes, version: int) -> list[tuple[int, bytes, bytes]]:
     return fields[1:] if fields[0][0] == version else fields
 
 
+@lru_cache(maxsize=32)  # one verification asks for each name of a chain several times
 def text(name: bytes) -> str:
     """Return a name for people, most particular part first; "no name" for an empty one."""
     parts = []

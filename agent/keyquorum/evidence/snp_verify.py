@@ -94,7 +94,7 @@ def verify(
     if chain is None:
         return None
     leaf, intermediate, root = chain
-    product = _check_anchor(root, intermediate, trust, checks)
+    product = _check_anchor(evidence.certificates, trust, checks)
     if _check_signatures(chain, checks) and product:
         checks.chain = snp_certificates.links(leaf, intermediate, root)
     signer = _check_role(report, chain, product, checks)
@@ -149,15 +149,15 @@ def _load(given: tuple[bytes, ...], checks: Checks) -> tuple[Leaf, Certificate, 
     return leaf, intermediate, root
 
 
-def _check_anchor(root: Certificate, intermediate: Certificate, trust: SnpTrust, checks: Checks) -> str:
+def _check_anchor(given: tuple[bytes, ...], trust: SnpTrust, checks: Checks) -> str:
     """Return the product whose root is pinned, "" if none is."""
-    found, between = (one.fingerprint(hashes.SHA256()).hex() for one in (root, intermediate))
+    _, between, found = map(snp_certificates.fingerprint, given)
     anchor = next((one for one in trust.anchors if one.root == found), None)
     products = " or ".join(one.product for one in trust.anchors) or "nothing"
     checks.demand(
         "snp.chain.root",
         expected=f"the pinned root of {products}",
-        actual=f"that of {anchor.product}" if anchor else f"{certificates.subject_text(root)} with {found}",
+        actual=f"that of {anchor.product}" if anchor else found,
         holds=anchor is not None,
     )
     if anchor is not None and not anchor.intermediates:

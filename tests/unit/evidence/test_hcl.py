@@ -167,6 +167,9 @@ REPORTS: dict[str, tuple[dict[str, Any], str]] = {
     "another machine": ({"setup": {"machines": ["390CBCF5"]}}, "hcl.machine"),
     "other user data": ({"challenge": {"user_data": bytes(64)}}, "hcl.user-data"),
     "no user data": ({"runtime": {"user-data": None}}, "hcl.user-data"),
+    "nothing asked": (
+        {"challenge": {"user_data": b""}, "runtime": {"user-data": None}}, "hcl.user-data"
+    ),
     "another nonce": ({"challenge": {"extra_data": bytes(32)}}, "tpm.attest.nonce"),
     "other values": ({"tpm": {"pcrs": {str(pcr): ["00" * 32] for pcr in range(8)}}}, "tpm.pcr.values"),
     "policy of machines": ({"setup": {"console": "on"}}, "policy.format"),
@@ -178,6 +181,11 @@ REPORTS: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_is_wrong_is_named(case: str) -> None:
     changes, expected = REPORTS[case]
     assert Scene(**changes).failed() == [expected]
+
+
+def test_nothing_is_read_of_what_the_chip_does_not_vouch_for() -> None:
+    names = [check.name for check in Scene(bind=False).appraise().checks]
+    assert not [name for name in names if name.startswith(("hcl.runtime", "hcl.machine", "tpm."))]
 
 
 def test_what_is_loosened_shows() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from keyquorum.errors import TamperingError
 from keyquorum.evidence import cbor, nitro_appraisal, nitro_document, nitro_policy
 from keyquorum.evidence.checks import Checks
+from keyquorum.evidence.nitro_appraisal import NitroChallenge
 from keyquorum.evidence.result import Outcome, Status, parse, serialise
 from keyquorum.model import strict_json
 from unit.evidence.ca_maker import authority, usage
@@ -75,6 +76,12 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no room for a leaf": ({"root": {"extensions": authority(depth=1)}}, ["nitro.chain.path"]),
     "may not sign": ({"middle": {"extensions": authority(bits=usage(crl_sign=True))}}, ["nitro.chain.path"]),
     "leaf is an authority": ({"leaf": {"extensions": authority()}}, ["nitro.chain.leaf"]),
+    "leaf signs certificates": (
+        {"leaf": {"extensions": [SIGNS[0], (usage(digital_signature=True, key_cert_sign=True), True)]}}, ["nitro.chain.leaf"]
+    ),
+    "leaf signs lists": (
+        {"leaf": {"extensions": [SIGNS[0], (usage(digital_signature=True, crl_sign=True), True)]}}, ["nitro.chain.leaf"]
+    ),
     "leaf for nothing": ({"leaf": {"extensions": SIGNS[:1]}}, ["nitro.chain.leaf"]),
     "too early": ({"now": NOW - 61}, ["nitro.chain.validity"]),
     "too late": ({"now": int(END.timestamp()) + 1}, ["nitro.chain.validity"]),
@@ -105,26 +112,27 @@ def test_what_is_wrong_is_named(case: str) -> None:
     assert Scene(**changes).failed() == expected
 
 
+def failed(data: bytes, root: bytes) -> list[str]:
+    checks = Checks(nitro_appraisal.REFERENCES)
+    challenge = NitroChallenge(nonce=NONCE, roots=frozenset({hashlib.sha256(root).hexdigest()}))
+    found = nitro_appraisal.verify(data, challenge, NOW, checks)
+    names = [check.name for check in checks.conclude("nitro", NOW, frozenset()).failed]
+    assert (found is None) == bool(names)
+    return names
+
+
 def test_certificates_out_of_order_are_refused() -> None:
     scene = Scene()
     root, region, host, leaf = chain = scene.chain()
-    roots = frozenset({hashlib.sha256(root).hexdigest()})
-    for bundle in (
-        [root, host, region],
-        [root, region, region, host],
-        [root, region],
-        [region, host],
-        [root, host, region, host],
-    ):
-        data = Scene(document={"cabundle": bundle}).data(chain)
-        checks = Checks(nitro_appraisal.REFERENCES)
-        assert (
-            nitro_appraisal.verify(data, nitro_appraisal.NitroChallenge(nonce=NONCE, roots=roots), NOW, checks) is None
-        )
+    assert failed(scene.data(chain), root) == []
+    for bundle in ([root, host, region], [root, region, region, host], [root, region], [root, host, region, host]):
+        assert failed(Scene(document={"cabundle": bundle}).data(chain), root) == ["nitro.chain.path"]
+    without_root = Scene(document={"cabundle": [region, host]}).data(chain)
+    assert failed(without_root, root) == ["nitro.chain.root"]
+    padded = Scene(document={"certificate": leaf + b"\0"}).data(chain)
+    assert failed(padded, root) == ["nitro.chain.certificates"]
     alone = Scene(document={"cabundle": [leaf]}).data(chain)
-    checks = Checks(nitro_appraisal.REFERENCES)
-    own = frozenset({hashlib.sha256(leaf).hexdigest()})
-    assert nitro_appraisal.verify(alone, nitro_appraisal.NitroChallenge(nonce=NONCE, roots=own), NOW, checks) is None
+    assert failed(alone, leaf) == ["nitro.chain.path"]
 
 
 def test_a_key_on_another_curve_is_refused() -> None:
