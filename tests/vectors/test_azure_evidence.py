@@ -20,7 +20,7 @@ from keyquorum.evidence.hcl_appraisal import HclChallenge, HclEvidence, HclPolic
 from keyquorum.evidence.reference_values import REFERENCE_TYPE, SignedPolicy
 from keyquorum.evidence.result import AttestationResult, Status, parse, serialise
 from keyquorum.evidence.snp_certificates import AMD
-from keyquorum.evidence.snp_verify import SnpTrust
+from keyquorum.evidence.snp_chain import SnpTrust
 from keyquorum.evidence.tpm_attest import parse as parse_quote
 from keyquorum.evidence.tpm_quote import QuoteEvidence
 from unit.evidence import tpm_maker

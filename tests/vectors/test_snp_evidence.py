@@ -28,7 +28,8 @@ from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.reference_values import SignedPolicy
 from keyquorum.evidence.result import AttestationResult, Status
 from keyquorum.evidence.snp_certificates import AMD
-from keyquorum.evidence.snp_verify import SnpChallenge, SnpEvidence, SnpTrust
+from keyquorum.evidence.snp_chain import SnpTrust
+from keyquorum.evidence.snp_verify import SnpChallenge, SnpEvidence
 from unit.evidence.snp_maker import GUEST, PLATFORM, policy_table
 from unit.evidence.tpm_maker import OWNER, signed
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from keyquorum.evidence.hcl_report import HclReport, RuntimeData
     from keyquorum.evidence.reference_values import SignedPolicy
     from keyquorum.evidence.result import AttestationResult
-    from keyquorum.evidence.snp_verify import SnpTrust
+    from keyquorum.evidence.snp_chain import SnpTrust
     from keyquorum.evidence.tpm_attest import ClockInfo
     from keyquorum.evidence.tpm_quote import QuoteEvidence
 

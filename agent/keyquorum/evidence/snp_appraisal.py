@@ -13,9 +13,10 @@ from keyquorum.evidence.snp_report import WITH_MITIGATIONS, tcb_text
 if TYPE_CHECKING:
     from keyquorum.evidence.reference_values import SignedPolicy
     from keyquorum.evidence.result import AttestationResult
+    from keyquorum.evidence.snp_chain import SnpTrust
     from keyquorum.evidence.snp_policy import SnpReference
     from keyquorum.evidence.snp_report import Report
-    from keyquorum.evidence.snp_verify import SnpChallenge, SnpEvidence, SnpTrust, VerifiedReport
+    from keyquorum.evidence.snp_verify import SnpChallenge, SnpEvidence, VerifiedReport
 
 TECHNOLOGY = "snp"
 _ALWAYS_SET, _KNOWN_POLICY = 1 << 17, (1 << 26) - 1

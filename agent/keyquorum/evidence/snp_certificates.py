@@ -44,6 +44,7 @@ _NO_SERIAL = bytes.fromhex("a003020102 020100")  # version 3, serial number 0
 _AFTER_HEADERS = 8  # where they are: behind the headers of Certificate and TBSCertificate
 _PSS = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
 _NAME = "CN={},O=Advanced Micro Devices,ST=CA,L=Santa Clara,C=US,OU=Engineering"
+_MIN_RSA = 2048
 _MAX_PEM = 64 * 1024
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
@@ -130,9 +131,11 @@ def from_pem(data: bytes, what: str) -> tuple[bytes, ...]:
 
 def load_authority(data: bytes, what: str) -> Certificate:
     """Read a root's or an intermediate's certificate; raises `TamperingError`."""
-    found = certificates.load(data, what)
-    if found.public_bytes(Encoding.DER) != data or not isinstance(found.public_key(), rsa.RSAPublicKey):
-        raise TamperingError(what, "", "is not one certificate of an RSA key")
+    found, key = certificates.load(data, what), None
+    if found.public_bytes(Encoding.DER) == data:
+        key = found.public_key()
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < _MIN_RSA:
+        raise TamperingError(what, "", f"is not one certificate of an RSA key of at least {_MIN_RSA} bits")
     return found
 
 

@@ -21,7 +21,8 @@ from keyquorum.evidence.certificates import Revocation, load_list
 from keyquorum.evidence.reference_values import SignedPolicy
 from keyquorum.evidence.result import AttestationResult
 from keyquorum.evidence.snp_certificates import Anchor
-from keyquorum.evidence.snp_verify import SnpChallenge, SnpEvidence, SnpTrust
+from keyquorum.evidence.snp_chain import SnpTrust
+from keyquorum.evidence.snp_verify import SnpChallenge, SnpEvidence
 from unit.evidence.ca_maker import END, START, authority
 from unit.evidence.tpm_maker import NOW, OWNER, private, signed
 

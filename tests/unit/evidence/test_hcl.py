@@ -20,7 +20,7 @@ from keyquorum.evidence import hcl_appraisal, hcl_policy, hcl_report, snp_policy
 from keyquorum.evidence.hcl_appraisal import HclChallenge, HclEvidence, HclPolicies
 from keyquorum.evidence.reference_values import REFERENCE_TYPE, SignedPolicy
 from keyquorum.evidence.result import AttestationResult, Outcome, Status, parse, serialise
-from keyquorum.evidence.snp_verify import SnpTrust
+from keyquorum.evidence.snp_chain import SnpTrust
 from keyquorum.evidence.tpm_quote import QuoteEvidence
 from keyquorum.evidence.tpm_wire import RSASSA
 from keyquorum.model import strict_json

@@ -26,7 +26,7 @@ from unit.evidence.snp_maker import (
     revocation,
     rsa_key,
 )
-from unit.evidence.tpm_maker import NOW
+from unit.evidence.tpm_maker import NOW, private
 
 VLEK: dict[str, Any] = {"kind": "VLEK", "policy": {"signers": ["vlek"], "vlek-providers": ["cc.example.net"]}}
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
@@ -103,6 +103,9 @@ def test_a_wrong_report_is_named(case: str) -> None:
 CHAINS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no certificates": ({"evidence": {"certificates": ()}}, ["snp.chain.certificates"]),
     "torn certificate": ({"evidence": {"certificates": (b"\x30\x82\x01\x00",) * 3}}, ["snp.chain.certificates"]),
+    "short key": (
+        {"intermediate": {"key": private("rsa1024", ASK).public_key()}}, ["snp.chain.certificates"],
+    ),
     "another root": (
         {"trust": {"anchors": ()}},
         ["snp.chain.root", "snp.chain.intermediate", "snp.chain.role", "snp.product", "snp.certificate.tcb"],
