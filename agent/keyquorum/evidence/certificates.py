@@ -110,9 +110,10 @@ def subject_text(certificate: Certificate) -> str:
 
 def link(certificate: Certificate) -> Link:
     """Return what a result says about a certificate."""
+    issuer, subject = issuer_and_subject(certificate)
     return Link(
-        subject=subject_text(certificate),
-        issuer=printable(distinguished_name.text(issuer_and_subject(certificate)[0])),
+        subject=printable(distinguished_name.text(subject)),
+        issuer=printable(distinguished_name.text(issuer)),
         sha256=certificate.fingerprint(hashes.SHA256()).hex(),
         not_after=max(0, int(certificate.not_valid_after_utc.timestamp())),
     )

@@ -226,7 +226,6 @@ def check_leaf(leaf: Leaf, intermediate: Certificate, what: str) -> None:
     outside = leaf.data[4 + len(tbs) :]
     algorithm = outside[: 2 + outside[1]]
     inside = original[11 + original[10] :]  # headers of 4 + 5 + 2 bytes, then the serial number
-    name = certificates.subject_text(leaf.certificate)
     same = issuer_and_subject(intermediate)[1] == issuer_and_subject(leaf.certificate)[0]
     key = intermediate.public_key()
     if (
@@ -236,11 +235,15 @@ def check_leaf(leaf: Leaf, intermediate: Certificate, what: str) -> None:
         or not inside.startswith(algorithm)
         or not isinstance(key, rsa.RSAPublicKey)
     ):
-        raise TamperingError(what, "", f"{name} is of another issuer than the given one, or in another way")
+        raise TamperingError(
+            what, "", "the chip's certificate is of another issuer than the given one, or in another way"
+        )
     try:
         key.verify(leaf.certificate.signature, original, _PSS, hashes.SHA384())
     except InvalidSignature:
-        raise TamperingError(what, "", f"{name} is not signed by {certificates.subject_text(intermediate)}") from None
+        raise TamperingError(
+            what, "", f"the chip's certificate is not signed by {certificates.subject_text(intermediate)}"
+        ) from None
 
 
 def _pss(certificate: Certificate) -> bool:
