@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Intel's collateral: TCB Info and QE Identity in JSON, signed over their exact bytes (docs/attestation-intel.md §3).
+
+Intel SGX and Intel TDX Provisioning Certification Service API, version 4: TCB Info version 3, Enclave Identity
+version 2. Readers know every field; a field that nobody knows might mean anything, so it is refused.
+"""
+
+from __future__ import annotations
+
+import binascii
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from keyquorum.errors import TamperingError
+from keyquorum.model import strict_json
+from keyquorum.model.fields import Fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_JSON = 256 * 1024
+MAX_BUNDLE = 8 * 1024 * 1024  # two revocation lists in hexadecimal among it
+STATUSES = (
+    "UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded", "OutOfDate",
+    "OutOfDateConfigurationNeeded", "Revoked",
+)  # fmt: skip
+_ENCLAVE_STATUSES = ("UpToDate", "OutOfDate", "Revoked")
+_MAX_LEVELS = 64
+_MAX_MODULES = 32
+_MAX_ADVISORIES = 128
+_COMPONENTS = 16
+_SIGNATURE = 64
+_INSTANT = "%Y-%m-%dT%H:%M:%SZ"
+_HEX = frozenset("0123456789abcdefABCDEF")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collateral:
+    """What Intel says of platforms, as its service gives it: JSON as it was signed, r ‖ s, chains in PEM, lists in DER.
+
+    Each chain is signer and root. The lists are those of the PCK certificate's issuer and of the root.
+    """
+
+    tcb_info: bytes
+    tcb_info_signature: bytes
+    tcb_info_chain: bytes
+    qe_identity: bytes
+    qe_identity_signature: bytes
+    qe_identity_chain: bytes
+    pck_crl: bytes
+    root_crl: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsvLevel:
+    """A level of an enclave or of a TDX module: from this security version on it has this status."""
+
+    svn: int
+    status: str
+    advisories: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcbLevel:
+    """A level of a platform: from these security versions on. `tdx` is empty in TCB Info of SGX."""
+
+    sgx: tuple[int, ...]
+    pcesvn: int
+    tdx: tuple[int, ...]
+    status: str
+    advisories: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleIdentity:
+    """Which TDX module counts: its signer and attributes under a mask, and its levels. `name` is "" for the default."""
+
+    name: str
+    mrsigner: bytes
+    attributes: bytes
+    mask: bytes
+    levels: tuple[IsvLevel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """What both kinds have: `kind` (their `id`), from when and to before when they count, and which recovery it is."""
+
+    kind: str
+    issued: int
+    next_update: int
+    evaluation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcbInfo:
+    """The levels of all platforms with one FMSPC. `module` and `modules` are there in TCB Info of TDX."""
+
+    issue: Issue
+    fmspc: bytes
+    pce_id: bytes
+    module: ModuleIdentity | None
+    modules: tuple[ModuleIdentity, ...]
+    levels: tuple[TcbLevel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnclaveIdentity:
+    """What a quoting enclave must be, and its levels."""
+
+    issue: Issue
+    miscselect: bytes
+    miscselect_mask: bytes
+    attributes: bytes
+    attributes_mask: bytes
+    mrsigner: bytes
+    isvprodid: int
+    levels: tuple[IsvLevel, ...]
+
+
+def parse_tcb_info(data: bytes, what: str) -> TcbInfo:
+    """Read TCB Info; `TamperingError` names the field."""
+    fields = _table(data, what)
+    issue = _issue(fields, 3)
+    fmspc, pce_id = _hexadecimal(fields, "fmspc", 6), _hexadecimal(fields, "pceId", 2)
+    fields.integer("tcbType", 0, 0)
+    tdx = issue.kind == "TDX"
+    module = _module(fields.table("tdxModule"), named=False) if tdx else None
+    modules = _rows(fields, "tdxModuleIdentities", _MAX_MODULES, _named_module) if tdx else ()
+    levels = _rows(fields, "tcbLevels", _MAX_LEVELS, lambda row: _level(row, tdx=tdx))
+    fields.finish()
+    if len({one.name for one in modules}) != len(modules):
+        fields.fail("tdxModuleIdentities", "has one module twice")
+    return TcbInfo(issue=issue, fmspc=fmspc, pce_id=pce_id, module=module, modules=modules, levels=levels)
+
+
+def parse_identity(data: bytes, what: str) -> EnclaveIdentity:
+    """Read an Enclave Identity; `TamperingError` names the field."""
+    fields = _table(data, what)
+    found = EnclaveIdentity(
+        issue=_issue(fields, 2),
+        miscselect=_hexadecimal(fields, "miscselect", 4),
+        miscselect_mask=_hexadecimal(fields, "miscselectMask", 4),
+        attributes=_hexadecimal(fields, "attributes", 16),
+        attributes_mask=_hexadecimal(fields, "attributesMask", 16),
+        mrsigner=_hexadecimal(fields, "mrsigner", 32),
+        isvprodid=fields.integer("isvprodid", 0, 0xFFFF),
+        levels=_rows(fields, "tcbLevels", _MAX_LEVELS, _isv_level),
+    )
+    fields.finish()
+    return found
+
+
+def unwrap(response: bytes, name: str, what: str) -> tuple[bytes, bytes]:
+    """Return what was signed and the signature from a response of Intel's service; raises `TamperingError`.
+
+    `name` is "tcbInfo" or "enclaveIdentity". What is signed are the bytes of its value as they stand in the response.
+    """
+    head, middle, tail = f'{{"{name}":'.encode(), b',"signature":"', b'"}'
+    text = response.strip()
+    start = len(text) - len(tail) - 2 * _SIGNATURE - len(middle)
+    if (
+        len(text) > MAX_JSON
+        or start < len(head)
+        or not (text.startswith(head) and text[start:].startswith(middle) and text.endswith(tail))
+    ):
+        raise TamperingError(what, name, "is no response of Intel's service")
+    return text[len(head) : start], _bytes(text[start + len(middle) : -len(tail)], what, "signature")
+
+
+def parse_bundle(data: bytes, what: str = "the collateral") -> Collateral:
+    """Read collateral in the one JSON file that tools exchange: texts, chains in PEM, signatures and lists in hex."""
+    fields = Fields(strict_json.parse(data, what, MAX_BUNDLE, TamperingError), what, TamperingError)
+
+    def text(name: str) -> bytes:
+        value = fields.take(name)
+        if not isinstance(value, str) or not value.isascii():
+            fields.fail(name, "must be a text in ASCII")
+        return value.encode("ascii")
+
+    def octets(name: str) -> bytes:
+        return _bytes(text(name), what, name)
+
+    found = Collateral(
+        tcb_info=text("tcb_info"),
+        tcb_info_signature=octets("tcb_info_signature"),
+        tcb_info_chain=text("tcb_info_issuer_chain"),
+        qe_identity=text("qe_identity"),
+        qe_identity_signature=octets("qe_identity_signature"),
+        qe_identity_chain=text("qe_identity_issuer_chain"),
+        pck_crl=octets("pck_crl"),
+        root_crl=octets("root_ca_crl"),
+    )
+    for name in ("pck_crl_issuer_chain", "pck_certificate_chain"):  # not needed: the quote has the chain of its PCK
+        if name in fields.names():
+            fields.take(name)
+    fields.finish()
+    return found
+
+
+def _bytes(text: bytes, what: str, name: str) -> bytes:
+    try:
+        return binascii.unhexlify(text)
+    except ValueError:
+        raise TamperingError(what, name, "is not hexadecimal") from None
+
+
+def _table(data: bytes, what: str) -> Fields:
+    return Fields(strict_json.parse(data, what, MAX_JSON, TamperingError), what, TamperingError)
+
+
+def _issue(fields: Fields, version: int) -> Issue:
+    kind = fields.text("id")
+    fields.version(version)
+    return Issue(
+        kind=kind,
+        issued=_instant(fields, "issueDate"),
+        next_update=_instant(fields, "nextUpdate"),
+        evaluation=fields.integer("tcbEvaluationDataNumber", 0, 1 << 31),
+    )
+
+
+def _instant(fields: Fields, name: str) -> int:
+    """Take an instant in the one form that Intel writes, in seconds since 1970."""
+    value = fields.text(name)
+    try:
+        found = dt.datetime.strptime(value, _INSTANT).replace(tzinfo=dt.UTC)
+    except ValueError:
+        fields.fail(name, "is no instant")
+    if found.strftime(_INSTANT) != value:
+        fields.fail(name, "is no instant as it should be written")
+    return int(found.timestamp())
+
+
+def _hexadecimal(fields: Fields, name: str, size: int) -> bytes:
+    """Take bytes in hexadecimal digits of either case."""
+    value = fields.take(name)
+    if not isinstance(value, str) or len(value) != 2 * size or not _HEX.issuperset(value):
+        fields.fail(name, f"must be {2 * size} hexadecimal digits")
+    return bytes.fromhex(value)
+
+
+def _rows(fields: Fields, name: str, most: int, read: Callable[[Fields], _T]) -> tuple[_T, ...]:
+    found = []
+    for index, item in enumerate(fields.rows(name, most=most)):
+        row = fields.row(name, index, item)
+        found.append(read(row))
+        row.finish()
+    if not found:
+        fields.fail(name, "is empty")
+    return tuple(found)
+
+
+def _module(fields: Fields, *, named: bool) -> ModuleIdentity:
+    found = ModuleIdentity(
+        name=fields.text("id", longest=16) if named else "",
+        mrsigner=_hexadecimal(fields, "mrsigner", 48),
+        attributes=_hexadecimal(fields, "attributes", 8),
+        mask=_hexadecimal(fields, "attributesMask", 8),
+        levels=_rows(fields, "tcbLevels", _MAX_LEVELS, _isv_level) if named else (),
+    )
+    fields.finish()
+    return found
+
+
+def _named_module(fields: Fields) -> ModuleIdentity:
+    return _module(fields, named=True)
+
+
+def _isv_level(fields: Fields) -> IsvLevel:
+    tcb = fields.table("tcb")
+    svn = tcb.integer("isvsvn", 0, 0xFFFF)
+    tcb.finish()
+    return IsvLevel(svn=svn, status=_status(fields, _ENCLAVE_STATUSES), advisories=_advisories(fields))
+
+
+def _level(fields: Fields, *, tdx: bool) -> TcbLevel:
+    tcb = fields.table("tcb")
+    found = TcbLevel(
+        sgx=_components(tcb, "sgxtcbcomponents"),
+        pcesvn=tcb.integer("pcesvn", 0, 0xFFFF),
+        tdx=_components(tcb, "tdxtcbcomponents") if tdx else (),
+        status=_status(fields, STATUSES),
+        advisories=_advisories(fields),
+    )
+    tcb.finish()
+    return found
+
+
+def _components(fields: Fields, name: str) -> tuple[int, ...]:
+    def version(row: Fields) -> int:
+        row.text("category", default="none")
+        row.text("type", default="none")
+        return row.integer("svn", 0, 255)
+
+    found = _rows(fields, name, _COMPONENTS, version)
+    if len(found) != _COMPONENTS:
+        fields.fail(name, f"has {len(found)} components, not {_COMPONENTS}")
+    return found
+
+
+def _status(fields: Fields, statuses: tuple[str, ...]) -> str:
+    _instant(fields, "tcbDate")
+    return fields.choice("tcbStatus", statuses)
+
+
+def _advisories(fields: Fields) -> tuple[str, ...]:
+    if "advisoryIDs" not in fields.names():
+        return ()
+    rows: list[Any] = fields.rows("advisoryIDs", most=_MAX_ADVISORIES)
+    return tuple(fields.row("advisoryIDs", index, {"id": row}).text("id", longest=32) for index, row in enumerate(rows))
