@@ -128,7 +128,8 @@ def parse_tcb_info(data: bytes, what: str) -> TcbInfo:
     fields.integer("tcbType", 0, 0)
     tdx = issue.kind == "TDX"
     module = _module(fields.table("tdxModule"), named=False) if tdx else None
-    modules = _rows(fields, "tdxModuleIdentities", _MAX_MODULES, _named_module) if tdx else ()
+    with_modules = tdx and "tdxModuleIdentities" in fields.names()  # before TDX 1.5 there was only the default one
+    modules = _rows(fields, "tdxModuleIdentities", _MAX_MODULES, _named_module) if with_modules else ()
     levels = _rows(fields, "tcbLevels", _MAX_LEVELS, lambda row: _level(row, tdx=tdx))
     fields.finish()
     if len({one.name for one in modules}) != len(modules):

@@ -94,5 +94,5 @@ def converge(platform: TcbLevel, *parts: IsvLevel) -> Standing:
             status = REVOKED
         elif part.status == OUT_OF_DATE:
             status = _WITH_OLD_PART.get(status, status)
-    advisories = {one: None for level in (platform, *parts) for one in level.advisories}
+    advisories = set(platform.advisories).union(*(part.advisories for part in parts))
     return Standing(status=status, advisories=tuple(sorted(advisories)))
