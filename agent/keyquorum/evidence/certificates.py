@@ -245,14 +245,12 @@ def check_revocation(path: tuple[Certificate, ...], revocation: Revocation, now:
             if revocation.demanded:
                 raise TamperingError(what, "", f"no revocation list of the issuer of {name}")
             continue
-        if not any(_current(one, issuer, now) for one in lists):
+        valid = [one for one in lists if _current(one, issuer, now)]
+        if not valid:
             raise TamperingError(what, "", f"no valid revocation list of the issuer of {name}")
-        if any(
-            _current(one, issuer, now)
-            and one.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
-            for one in lists
-        ):
-            raise TamperingError(what, "", f"{name} with the serial number {certificate.serial_number:x} is revoked")
+        serial = certificate.serial_number
+        if any(one.get_revoked_certificate_by_serial_number(serial) is not None for one in valid):
+            raise TamperingError(what, "", f"{name} with the serial number {serial:x} is revoked")
         looked_up += 1
     return looked_up
 

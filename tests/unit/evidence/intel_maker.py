@@ -212,7 +212,7 @@ def enclave_policy(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def policy(tee: str = "tdx", body: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+def policy(tee: str = "tdx", body: dict[str, Any] | None = None, /, **changes: Any) -> dict[str, Any]:
     """Return reference values that demand everything."""
     return {
         "version": 1, "name": "enclaves", "serial": 7, "issued": NOW - 1000, "expires": NOW + 1000, "tee": tee,
@@ -223,9 +223,7 @@ def policy(tee: str = "tdx", body: dict[str, Any] | None = None, **changes: Any)
 
 
 def signed_policy(table: dict[str, Any], lowest_serial: int = 1) -> SignedPolicy:
-    return SignedPolicy(
-        envelope=signed(table, kind=INTEL_TYPE), signers=(OWNER.public,), lowest_serial=lowest_serial
-    )
+    return SignedPolicy(envelope=signed(table, kind=INTEL_TYPE), signers=(OWNER.public,), lowest_serial=lowest_serial)
 
 
 @dataclass(kw_only=True)
@@ -247,6 +245,7 @@ class Scene:
     trust: dict[str, Any] = field(default_factory=dict)
     report_data: bytes = REPORT_DATA
     spoil: Callable[[bytes], bytes] = bytes
+    policy_tee: str = ""
     now: int = NOW
 
     def signed_part(self) -> bytes:
@@ -290,7 +289,7 @@ class Scene:
 
     def appraise(self) -> tuple[AttestationResult, int]:
         evidence = IntelEvidence(quote=self.quote(), collateral=self.collected())
-        table = policy(self.tee, self.reference, **self.policy)
+        table = policy(self.policy_tee or self.tee, self.reference, **self.policy)
         trust = IntelTrust(**({"roots": PINNED} | self.trust))
         return intel_appraisal.appraise(evidence, self.report_data, signed_policy(table), trust, self.now)
 
