@@ -14,7 +14,9 @@ from keyquorum.evidence.intel_reference import ENCLAVE_ATTRIBUTES, MEASUREMENTS,
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/attestation-intel.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\| `((?:intel|tdx|sgx|policy)\.[a-z0-9.-]+)` \| (.+) \| ([A-Z]) `(test_\w+)` \| (.+) \|$", re.M)
+ROW = re.compile(
+    r"^\| `((?:intel|tdx|sgx|policy)\.[a-z0-9.-]+)` \| (.+) \| ([A-Z]) `(test_\w+)` \| (.+) \|$", re.MULTILINE
+)
 ROWS = ROW.findall(PAGE)
 FILES = dict(re.findall(r"\b([A-Z]) `(tests/[\w/]+\.py)`", PAGE))
 
@@ -31,7 +33,7 @@ def test_the_test_of_a_check_exists_and_has_what_breaks_it(row: tuple[str, str, 
     text = (ROOT / FILES[letter]).read_text(encoding="utf-8")
     assert f"\ndef {test}(" in text
     for case in re.findall(r'"([^"]+)"', broken):
-        found = re.search(rf'^    "{re.escape(case)}": (.*(?:\n        .*)*)', text, re.M)
+        found = re.search(rf'^    "{re.escape(case)}": (.*(?:\n        .*)*)', text, re.MULTILINE)
         assert found, f"{FILES[letter]} has no case {case!r}"
         assert letter != "A" or f'"{name}"' in found[1], f"the case {case!r} does not break {name}"
 
