@@ -15,6 +15,7 @@ import pytest
 
 from keyquorum.errors import TamperingError
 from keyquorum.evidence import (
+    event_log,
     intel_appraisal,
     intel_certificates,
     intel_checks,
@@ -32,6 +33,7 @@ from keyquorum.evidence.intel_reference import MEASUREMENTS
 from keyquorum.evidence.intel_standing import Bounds
 from keyquorum.evidence.intel_verify import IntelEvidence, IntelTrust, VerifiedQuote
 from keyquorum.evidence.result import AttestationResult, Outcome, Status, parse, serialise
+from keyquorum.evidence.tpm_wire import BANKS
 from unit.evidence.intel_maker import policy, signed_policy
 
 Vectors = Callable[[str], Path]
@@ -136,19 +138,21 @@ class Scene:
         self.collateral = collateral(vectors, self.case.collateral)
         self.quote = None if name == "synthetic-v3" else intel_quote.parse(self.data)
         self.report_data = self.quote.body.report_data if self.quote else bytes(64)
+        self.log = b""
+        self.rules = body_rules(self.quote.body) if self.quote else {}
         self.tcb: dict[str, Any] = {"statuses": {}, "advisories": {}, "evaluation": 0}
 
     def policy(self, **attributes: str) -> dict[str, Any]:
         tee = self.quote.tee if self.quote else "sgx"
         table = policy(
-            tee, body_rules(self.quote.body) if self.quote else None, issued=self.now - 1, expires=self.now + 1,
+            tee, self.rules, issued=self.now - 1, expires=self.now + 1,
             platforms={"allowed": None, "denied": []}, tcb=self.tcb,
         )  # fmt: skip
         table["td" if tee == "tdx" else "enclave"]["attributes"] |= attributes
         return table
 
     def appraise(self, trust: IntelTrust | None = None, /, **attributes: str) -> tuple[AttestationResult, int]:
-        evidence = IntelEvidence(quote=self.data, collateral=self.collateral)
+        evidence = IntelEvidence(quote=self.data, collateral=self.collateral, log=self.log)
         reference = signed_policy(self.policy(**attributes))
         return intel_appraisal.appraise(evidence, self.report_data, reference, trust or IntelTrust(), self.now)
 
@@ -203,6 +207,24 @@ def test_a_paravisor_needs_a_policy_of_its_own(vectors: Vectors) -> None:
     result, _ = scene.appraise(None, **{"sept-ve-disable": "any"})
     assert names(result) == (STATUS, ADVISORIES)
     assert SEPT in {check.name for check in result.waived}
+
+
+def test_the_log_of_a_trust_domain_explains_its_rtmrs(vectors: Vectors) -> None:
+    """RTMR0 to 2 by the digests of their events; RTMR3, into which nothing was measured, only by its value."""
+    scene = Scene(vectors, "cos-113")
+    scene.log = vectors(f"attest/{GOOGLE}/ccel_data.dat").read_bytes()
+    log = event_log.parse(scene.log, "log")
+    digests = [sorted({event.digests[BANKS["sha384"]].hex() for event in log.of(number)}) for number in (1, 2, 3)]
+    scene.rules |= {f"rtmr{number}": {"events": rows} for number, rows in enumerate(digests)}
+    result, _ = scene.appraise()
+    assert result.status is Status.TRUSTED, result.reason
+    assert "tdx.log.replay" not in {check.name for check in result.waived}
+    scene.rules["rtmr2"] = {"events": digests[2][1:]}
+    assert names(scene.appraise()[0]) == ("tdx.rtmr2",)
+    scene.rules["rtmr3"] = scene.rules["rtmr2"]
+    assert names(scene.appraise()[0]) == ("tdx.rtmr2", "tdx.rtmr3")
+    scene.log = vectors("attest/tpm/google-go-eventlog/cos-113-intel-tdx-dupe-separator.bin").read_bytes()
+    assert "tdx.log.replay" in names(scene.appraise()[0])
 
 
 def test_no_debug_attribute_is_taken_but_by_name(vectors: Vectors) -> None:

@@ -9,28 +9,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyquorum.evidence import intel_checks, intel_reference, intel_standing, intel_verify, reference_values
+from keyquorum.evidence import (
+    intel_body,
+    intel_checks,
+    intel_reference,
+    intel_standing,
+    intel_verify,
+    reference_values,
+)
 from keyquorum.evidence.checks import Checks
-from keyquorum.evidence.intel_quote import SGX, TDX, EnclaveReport, TdReport
-from keyquorum.evidence.intel_reference import ENCLAVE_ATTRIBUTES, INTEL_TYPE, MEASUREMENTS, TD_ATTRIBUTES
+from keyquorum.evidence.intel_quote import SGX, TDX, TdReport
+from keyquorum.evidence.intel_reference import INTEL_TYPE
 from keyquorum.evidence.intel_tcb import REVOKED, UP_TO_DATE
 from keyquorum.evidence.result import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from keyquorum.evidence.intel_certificates import Platform
-    from keyquorum.evidence.intel_reference import EnclaveRule, IntelReference
+    from keyquorum.evidence.intel_reference import IntelReference
     from keyquorum.evidence.intel_tcb import Standing
     from keyquorum.evidence.intel_verify import IntelEvidence, IntelTrust
     from keyquorum.evidence.reference_values import SignedPolicy
     from keyquorum.evidence.result import AttestationResult
-
-# TDX Module ABI, XFAM: bits that must be set, and all that may be. x87 and SSE are always there.
-XFAM_FIXED_1, XFAM_FIXED_0 = 0x3, 0x6DBE7
-_INIT, _MODE64 = 1 << 0, 1 << 2
-_ENCLAVE_KNOWN = 0xF7 | 1 << 10  # INIT, DEBUG, MODE64BIT, PROVISIONKEY, EINITTOKEN_KEY, CET, KSS; AEXNOTIFY
-_SHOWN = 2
 
 
 def appraise(
@@ -67,9 +66,9 @@ def _story(
         _judge_standing(found[0], reference, now, checks)
     if checks.demand("policy.tee", expected=reference.tee, actual=quote.tee, holds=reference.tee == quote.tee):
         if isinstance(quote.body, TdReport):
-            _judge_td(quote.body, reference, checks)
+            intel_body.judge_td(quote.body, evidence.log, reference, checks)
         else:
-            _judge_enclave(quote.body, reference, checks)
+            intel_body.judge_enclave(quote.body, reference, checks)
     return reference.tee, found[1] if found is not None else 0
 
 
@@ -109,83 +108,3 @@ def _judge_standing(standing: Standing, reference: IntelReference, now: int, che
         checks.demand("intel.tcb.advisories", expected="none that is open", actual=shown, holds=not rest)
     checks.claim("intel.tcb-status", status)
     checks.claim("intel.advisories", ", ".join(standing.advisories) or "none")
-
-
-def _judge_td(td: TdReport, reference: IntelReference, checks: Checks) -> None:
-    attributes = int.from_bytes(td.attributes, "little")
-    known = sum(1 << bit for bit, _ in TD_ATTRIBUTES.values())
-    unknown = attributes & ~known
-    checks.demand("tdx.attributes.reserved", expected="zero", actual=f"{unknown:#x}", holds=not unknown)
-    _judge_attributes("tdx", attributes, TD_ATTRIBUTES, reference, checks)
-    xfam = int.from_bytes(td.xfam, "little")
-    checks.demand(
-        "tdx.xfam.fixed",
-        expected=f"all of {XFAM_FIXED_1:#x}, none beyond {XFAM_FIXED_0:#x}",
-        actual=f"{xfam:#x}",
-        holds=xfam & XFAM_FIXED_1 == XFAM_FIXED_1 and not xfam & ~XFAM_FIXED_0,
-    )
-    if reference.xfam is None:
-        checks.waive("tdx.xfam.allowed", "the policy takes all that the TDX module does", f"{xfam:#x}")
-    else:
-        holds = not xfam & ~reference.xfam
-        checks.demand("tdx.xfam.allowed", expected=f"none beyond {reference.xfam:#x}", actual=f"{xfam:#x}", holds=holds)
-    for name in MEASUREMENTS:
-        _judge_value("tdx", name, getattr(td, name), reference, checks)
-    if td.mrservicetd:
-        _judge_value("tdx", "mrservicetd", td.mrservicetd, reference, checks)
-    else:
-        checks.waive("tdx.mrservicetd", "a body of TDX 1.0 does not say it")
-
-
-def _judge_attributes(
-    tee: str, value: int, known: Mapping[str, tuple[int, bool]], reference: IntelReference, checks: Checks
-) -> None:
-    for name, (bit, safe) in known.items():
-        found = bool(value >> bit & 1)
-        word = "on" if found else "off"
-        if name in reference.any_attributes:
-            checks.waive(f"{tee}.attributes.{name}", "the policy takes any value", word)
-        else:
-            expected = "on" if safe else "off"
-            checks.demand(f"{tee}.attributes.{name}", expected=expected, actual=word, holds=found == safe)
-
-
-def _judge_value(tee: str, name: str, value: bytes, reference: IntelReference, checks: Checks) -> None:
-    wanted = reference.values.get(name)
-    if wanted is None:
-        checks.waive(f"{tee}.{name}", "the policy takes any value", value.hex())
-    else:
-        shown = ", ".join(one.hex() for one in sorted(wanted)[:_SHOWN])
-        expected = shown if len(wanted) <= _SHOWN else f"one of {len(wanted)} values of the policy"
-        checks.demand(f"{tee}.{name}", expected=expected, actual=value.hex(), holds=value in wanted)
-    checks.claim(f"{tee}.{name}", value.hex())
-
-
-def _judge_enclave(enclave: EnclaveReport, reference: IntelReference, checks: Checks) -> None:
-    flags = enclave.flags
-    for name, bit in (("init", _INIT), ("mode64", _MODE64)):
-        word = "on" if flags & bit else "off"
-        checks.demand(f"sgx.attributes.{name}", expected="on", actual=word, holds=word == "on")
-    unknown = flags & ~_ENCLAVE_KNOWN
-    checks.demand("sgx.attributes.reserved", expected="zero", actual=f"{unknown:#x}", holds=not unknown)
-    _judge_attributes("sgx", flags, ENCLAVE_ATTRIBUTES, reference, checks)
-    shown = f"MRENCLAVE {enclave.mrenclave.hex()}"
-    checks.demand(
-        "sgx.identity",
-        expected=f"one of {len(reference.enclaves)} enclaves of the policy",
-        actual=f"{shown}, MRSIGNER {enclave.mrsigner.hex()}, {enclave.product}, {enclave.security_version}",
-        holds=any(_is_enclave(rule, enclave) for rule in reference.enclaves),
-    )
-    for name in ("configid", "isvextprodid", "isvfamilyid"):
-        _judge_value("sgx", name, getattr(enclave, name), reference, checks)
-    for name in ("mrenclave", "mrsigner"):
-        checks.claim(f"sgx.{name}", getattr(enclave, name).hex())
-    checks.claim("sgx.isvprodid", str(enclave.product))
-    checks.claim("sgx.isvsvn", str(enclave.security_version))
-
-
-def _is_enclave(rule: EnclaveRule, enclave: EnclaveReport) -> bool:
-    if rule.mrenclave:
-        return enclave.mrenclave == rule.mrenclave
-    same = (enclave.mrsigner, enclave.product) == (rule.mrsigner, rule.isvprodid)
-    return same and enclave.security_version >= rule.isvsvn

@@ -74,6 +74,8 @@ _TD = {
     **{f"tdx.attributes.{name}": f"{_TDX}, ATTRIBUTES" for name in _ATTRIBUTES},
     "tdx.xfam.fixed": f"{_TDX}, XFAM",
     "tdx.xfam.allowed": f"{_OURS} §5",
+    "tdx.log.format": "UEFI 2.11 §38.4, confidential computing event log",
+    "tdx.log.replay": "UEFI 2.11 §38.4, confidential computing event log",
     "tdx.mrservicetd": f"{_TDX}, TDINFO.SERVTD_HASH",
     **{f"tdx.{name}": f"{_TDX}, TDREPORT" for name in _MEASUREMENTS},
 }

@@ -7,7 +7,7 @@ What is loosened is written into the policy by name, and every result shows it a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keyquorum.envelope import dsse
 from keyquorum.errors import TamperingError
@@ -33,7 +33,8 @@ TD_ATTRIBUTES = {
     "kl": (31, False), "perfmon": (63, False), "lass": (27, False), "tpa": (62, False),
 }  # fmt: skip
 ENCLAVE_ATTRIBUTES = {"debug": (1, False), "provision-key": (4, False), "einittoken-key": (5, False)}
-MEASUREMENTS = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig", "mrseam")
+RTMRS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
+MEASUREMENTS = ("mrtd", *RTMRS, "mrconfigid", "mrowner", "mrownerconfig", "mrseam")
 _MEASURED = frozenset(MEASUREMENTS[:5])  # at least one of these must be judged: the rest is said by the host
 _IDENTITY_SIZES = {"configid": 64, "isvextprodid": 16, "isvfamilyid": 16}
 UNJUDGED = "unjudged"
@@ -70,8 +71,9 @@ class PlatformRules:
 class IntelReference:
     """A policy that has been verified, for `tee` only.
 
-    `any_attributes` are those taken with any value. `values` gives each field its acceptable values; a field that is
-    not in it is not judged. `xfam` are the bits that may be set, None for all that the module allows.
+    `any_attributes` are those taken with any value. `values` gives each field its acceptable values, `events` each
+    RTMR that is judged by them the digests of which it may be made; a field that is in neither is not judged. `xfam`
+    are the bits that may be set, None for all that the module allows.
     """
 
     name: str
@@ -83,6 +85,7 @@ class IntelReference:
     platforms: PlatformRules
     any_attributes: frozenset[str]
     values: Mapping[str, frozenset[bytes]]
+    events: Mapping[str, frozenset[bytes]]
     xfam: int | None = None
     enclaves: tuple[EnclaveRule, ...] = ()
 
@@ -98,8 +101,8 @@ def parse(payload: bytes) -> IntelReference:
     body = fields.table("td" if tee == TDX else "enclave")
     attributes = _attributes(body.table("attributes"), TD_ATTRIBUTES if tee == TDX else ENCLAVE_ATTRIBUTES)
     sizes = dict.fromkeys((*MEASUREMENTS, "mrservicetd"), 48) if tee == TDX else _IDENTITY_SIZES
-    values = {key: found for key, size in sizes.items() if (found := _values(body, key, size)) is not None}
-    if tee == TDX and not _MEASURED & values.keys():
+    values, events = _rules(body, sizes)
+    if tee == TDX and not _MEASURED & (values.keys() | events.keys()):
         body.fail("", "judges no measurement: such a policy would trust every trust domain")
     reference = IntelReference(
         name=name,
@@ -111,6 +114,7 @@ def parse(payload: bytes) -> IntelReference:
         platforms=platforms,
         any_attributes=attributes,
         values=values,
+        events=events,
         xfam=_xfam(body) if tee == TDX else None,
         enclaves=_enclaves(body) if tee == SGX else (),
     )
@@ -166,12 +170,24 @@ def _attributes(fields: Fields, known: Mapping[str, tuple[int, bool]]) -> frozen
     return frozenset(name for name, word in words.items() if word == "any")
 
 
-def _values(fields: Fields, name: str, size: int) -> frozenset[bytes] | None:
-    """Take a list of acceptable values; None is "unjudged"."""
-    value = fields.take(name)
-    if value == UNJUDGED:
-        return None
-    found = frozenset(_digits(Fields({name: value}, fields.what, TamperingError, fields.path), name, (size,)))
+def _rules(fields: Fields, sizes: Mapping[str, int]) -> tuple[dict[str, frozenset[bytes]], dict[str, frozenset[bytes]]]:
+    """Take a rule for each name: a list of acceptable values; of RTMRs also one of events; or "unjudged"."""
+    values, events = {}, {}
+    for name, size in sizes.items():
+        rule = fields.take(name)
+        if rule == UNJUDGED:
+            continue
+        if isinstance(rule, dict) and name in RTMRS:
+            row = fields.row(name, 0, rule)
+            events[name] = _acceptable(row, "events", row.take("events"), size)
+            row.finish()
+        else:
+            values[name] = _acceptable(fields, name, rule, size)
+    return values, events
+
+
+def _acceptable(fields: Fields, name: str, rule: Any, size: int) -> frozenset[bytes]:
+    found = frozenset(_digits(Fields({name: rule}, fields.what, TamperingError, fields.path), name, (size,)))
     if not found:
         fields.fail(name, "is empty")
     return found

@@ -39,10 +39,14 @@ _EXPECTED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntelEvidence:
-    """What a machine sent: its quote; and Intel's collateral for it, from whomever, which is believed by signature."""
+    """What a machine sent: its quote, and the event log (CCEL) of a trust domain ("" for none).
+
+    Intel's collateral for it may be from whomever; it is believed by its signature.
+    """
 
     quote: bytes
     collateral: Collateral | None
+    log: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

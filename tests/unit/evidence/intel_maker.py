@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -190,6 +191,24 @@ def td_report(*, extended: bool, **changes: bytes) -> bytes:
     return b"".join((fields | changes).values())
 
 
+def extended(*measured: bytes) -> bytes:
+    """Return an RTMR into which these data were measured."""
+    value = bytes(48)
+    for data in measured:
+        value = hashlib.sha384(value + hashlib.sha384(data).digest()).digest()
+    return value
+
+
+def ccel(*events: tuple[int, bytes]) -> bytes:
+    """Return an event log of SHA-384; each event is the number of its register (RTMR0 is 1) and what was measured."""
+    spec = b"Spec ID Event03\x00" + bytes(8) + struct.pack("<IHH", 1, 0x0C, 48) + b"\x00"
+    found = struct.pack("<II20sI", 0, 3, bytes(20), len(spec)) + spec
+    for number, data in events:
+        digest = hashlib.sha384(data).digest()
+        found += struct.pack("<IIIH48sI", number, 0x0D, 1, 0x0C, digest, len(data)) + data
+    return found + b"\xff" * 100
+
+
 def td_policy(**changes: Any) -> dict[str, Any]:
     body: dict[str, Any] = dict.fromkeys(MEASUREMENTS, "unjudged")
     body |= {name: [hashlib.sha384(name.encode()).hexdigest()] for name in TD_FIELDS}
@@ -246,6 +265,7 @@ class Scene:
     report_data: bytes = REPORT_DATA
     spoil: Callable[[bytes], bytes] = bytes
     policy_tee: str = ""
+    log: bytes = b""
     now: int = NOW
 
     def signed_part(self) -> bytes:
@@ -288,7 +308,7 @@ class Scene:
         return Collateral(**(parts | self.collateral))
 
     def appraise(self) -> tuple[AttestationResult, int]:
-        evidence = IntelEvidence(quote=self.quote(), collateral=self.collected())
+        evidence = IntelEvidence(quote=self.quote(), collateral=self.collected(), log=self.log)
         table = policy(self.policy_tee or self.tee, self.reference, **self.policy)
         trust = IntelTrust(**({"roots": PINNED} | self.trust))
         return intel_appraisal.appraise(evidence, self.report_data, signed_policy(table), trust, self.now)

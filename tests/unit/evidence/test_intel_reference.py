@@ -73,6 +73,11 @@ REFUSED: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     "upper case": ({"mrtd": ["AB" * 48]}, {}),
     "another word": ({"mrtd": "any"}, {}),
     "null value": ({"mrtd": None}, {}),
+    "events of mrtd": ({"mrtd": {"events": ["00" * 48]}}, {}),
+    "no event": ({"rtmr0": {"events": []}}, {}),
+    "unjudged events": ({"rtmr0": {"events": "unjudged"}}, {}),
+    "short event": ({"rtmr0": {"events": ["00"]}}, {}),
+    "events and more": ({"rtmr0": {"events": ["00" * 48], "values": []}}, {}),
     "debug on": ({"attributes": attributes(debug="on")}, {}),
     "sept-ve-disable off": ({"attributes": attributes(sept_ve_disable="off")}, {}),
     "xfam as number": ({"xfam": 3}, {}),
@@ -150,7 +155,10 @@ def test_whatever_is_not_judged_is_shown_as_waived() -> None:
     rules: dict[str, Any] = {"allowed": None, "denied": []}
     result, _ = Scene(version=5, reference=loose, policy={"platforms": rules}).appraise()
     assert result.status == "trusted", result.reason
-    waived = {"tdx.xfam.allowed", "tdx.mrservicetd", "tdx.mrowner", "tdx.mrseam", "intel.platform.allowed"}
+    waived = {
+        "tdx.xfam.allowed", "tdx.mrservicetd", "tdx.mrowner", "tdx.mrseam", "intel.platform.allowed", "tdx.log.format",
+        "tdx.log.replay",
+    }  # fmt: skip
     assert {check.name for check in result.waived} == waived
 
 
