@@ -17,6 +17,7 @@ from keyquorum.errors import TamperingError
 from keyquorum.evidence import (
     event_log,
     intel_appraisal,
+    intel_bundle,
     intel_certificates,
     intel_checks,
     intel_collateral,
@@ -26,8 +27,8 @@ from keyquorum.evidence import (
     intel_verify,
 )
 from keyquorum.evidence.checks import Checks
+from keyquorum.evidence.intel_bundle import Collateral
 from keyquorum.evidence.intel_certificates import INTEL_ROOTS, SIGNER
-from keyquorum.evidence.intel_collateral import Collateral
 from keyquorum.evidence.intel_quote import EnclaveReport, TdReport
 from keyquorum.evidence.intel_reference import MEASUREMENTS
 from keyquorum.evidence.intel_standing import Bounds
@@ -108,12 +109,12 @@ def collateral(vectors: Vectors, name: str) -> Collateral | None:
     if not name:
         return None
     if name != "trustee":
-        return intel_collateral.parse_bundle(vectors(f"attest/{name}").read_bytes())
+        return intel_bundle.parse_bundle(vectors(f"attest/{name}").read_bytes())
     other = collateral(vectors, CASES["quote_v5"].collateral)
     assert other is not None
     folder = vectors("attest/sgx/trustee")
-    info = intel_collateral.unwrap((folder / "tcbInfo.json").read_bytes(), "tcbInfo", "x")
-    identity = intel_collateral.unwrap((folder / "enclaveIdentity.json").read_bytes(), "enclaveIdentity", "x")
+    info = intel_bundle.unwrap((folder / "tcbInfo.json").read_bytes(), "tcbInfo", "x")
+    identity = intel_bundle.unwrap((folder / "enclaveIdentity.json").read_bytes(), "enclaveIdentity", "x")
     return replace(
         other,
         tcb_info=info[0], tcb_info_signature=info[1], qe_identity=identity[0], qe_identity_signature=identity[1],
@@ -278,14 +279,14 @@ def test_responses_of_intels_service_are_read_as_they_were_signed(vectors: Vecto
             chain = table["issuer_chain"].encode()
             response = (table.get("tcb_info_json") or table["enclave_identity_json"]).encode()
         name = "tcbInfo" if kind in {"TDX", "SGX"} else "enclaveIdentity"
-        data, signature = intel_collateral.unwrap(response, name, file)
+        data, signature = intel_bundle.unwrap(response, name, file)
         signer = intel_certificates.load_chain(chain, INTEL_ROOTS, SIGNER, "signer")[0]
         intel_signature.verify(signer.public_key(), signature, data, file)
         read = intel_collateral.parse_tcb_info if name == "tcbInfo" else intel_collateral.parse_identity
         assert read(data, file).issue.kind == kind
         for spoiled in (response[1:], response[:-1], response.replace(b'"signature"', b'"signatur"'), b"{}", b""):
             with pytest.raises(TamperingError):
-                intel_collateral.unwrap(spoiled, name, file)
+                intel_bundle.unwrap(spoiled, name, file)
 
 
 def flips(data: bytes, places: range) -> Iterator[bytes]:

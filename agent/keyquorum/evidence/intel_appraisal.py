@@ -18,7 +18,7 @@ from keyquorum.evidence import (
     reference_values,
 )
 from keyquorum.evidence.checks import Checks
-from keyquorum.evidence.intel_quote import SGX, TDX, TdReport
+from keyquorum.evidence.intel_quote import SGX, TdReport
 from keyquorum.evidence.intel_reference import INTEL_TYPE
 from keyquorum.evidence.intel_tcb import REVOKED, UP_TO_DATE
 from keyquorum.evidence.result import Status
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from keyquorum.evidence.intel_verify import IntelEvidence, IntelTrust
     from keyquorum.evidence.reference_values import SignedPolicy
     from keyquorum.evidence.result import AttestationResult
+
+TECHNOLOGY = "intel"  # where no policy says which
 
 
 def appraise(
@@ -54,7 +56,7 @@ def _story(
     trust, now = known
     reference = reference_values.accept(policy, INTEL_TYPE, intel_reference.parse, now, checks)
     if reference is None:
-        return TDX, 0
+        return TECHNOLOGY, 0
     verified = intel_verify.verify(evidence, report_data, trust, now, checks)
     if verified is None:
         return reference.tee, 0

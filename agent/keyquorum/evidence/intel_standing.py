@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate, CertificateRevocationList
 
     from keyquorum.evidence.checks import Checks
-    from keyquorum.evidence.intel_collateral import Collateral, EnclaveIdentity, Issue, TcbInfo
+    from keyquorum.evidence.intel_bundle import Collateral
+    from keyquorum.evidence.intel_collateral import EnclaveIdentity, Issue, TcbInfo
     from keyquorum.evidence.intel_tcb import Standing
     from keyquorum.evidence.intel_verify import VerifiedQuote
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from keyquorum.evidence.checks import Checks
+    from keyquorum.evidence.intel_bundle import Collateral
     from keyquorum.evidence.intel_certificates import Platform
-    from keyquorum.evidence.intel_collateral import Collateral
     from keyquorum.evidence.intel_quote import Quote
 
 REPORT_DATA = 64

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyquorum.evidence import intel_appraisal, intel_certificates
-from keyquorum.evidence.intel_collateral import Collateral
+from keyquorum.evidence.intel_bundle import Collateral
 from keyquorum.evidence.intel_reference import INTEL_TYPE, MEASUREMENTS
 from keyquorum.evidence.intel_verify import IntelEvidence, IntelTrust
 from keyquorum.evidence.reference_values import SignedPolicy

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import intel_certificates, intel_collateral, intel_quote, intel_signature
+from keyquorum.evidence import intel_bundle, intel_certificates, intel_collateral, intel_quote, intel_signature
 from keyquorum.evidence.intel_quote import EnclaveReport, TdReport
 from keyquorum.model import strict_json
 from unit.evidence.intel_maker import (
@@ -85,7 +85,7 @@ def test_the_readers_cap() -> None:
         with pytest.raises(TamperingError):
             parse(b" " * (intel_collateral.MAX_JSON + 1), "x")
     with pytest.raises(TamperingError):
-        intel_collateral.parse_bundle(b" " * (intel_collateral.MAX_BUNDLE + 1))
+        intel_bundle.parse_bundle(b" " * (intel_bundle.MAX_BUNDLE + 1))
 
 
 def test_tcb_info_is_read() -> None:
@@ -164,15 +164,15 @@ def bundle(**changes: Any) -> bytes:
 
 
 def test_a_bundle_is_read() -> None:
-    found = intel_collateral.parse_bundle(bundle(pck_crl_issuer_chain="not needed"))
+    found = intel_bundle.parse_bundle(bundle(pck_crl_issuer_chain="not needed"))
     assert (found.tcb_info, found.pck_crl, found.root_crl) == (b"text", b"\x00\xff", b"\x00\xff")
     for name in json.loads(bundle()):
         for wrong in (None, 7, "é"):
             with pytest.raises(TamperingError):
-                intel_collateral.parse_bundle(bundle(**{name: wrong}))
+                intel_bundle.parse_bundle(bundle(**{name: wrong}))
     for changes in ({"pck_crl": "0"}, {"pck_crl": "zz"}, {"more": ""}):
         with pytest.raises(TamperingError):
-            intel_collateral.parse_bundle(bundle(**changes))
+            intel_bundle.parse_bundle(bundle(**changes))
 
 
 def test_sgx_extensions_are_read() -> None:
