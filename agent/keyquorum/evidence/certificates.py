@@ -237,19 +237,20 @@ def check_revocation(path: tuple[Certificate, ...], revocation: Revocation, now:
     A list counts if the issuer signed it and it is current. One that does not count is as bad as one that is missing.
     """
     looked_up = 0
+    by = [(distinguished_name.issuer_of_list(one), one) for one in revocation.lists]
     for certificate, issuer in pairwise(path):
         whose = issuer_and_subject(issuer)[1]
-        lists = [one for one in revocation.lists if distinguished_name.issuer_of_list(one) == whose]
-        name = subject_text(certificate)
+        lists = [one for name, one in by if name == whose]
         if not lists:
             if revocation.demanded:
-                raise TamperingError(what, "", f"no revocation list of the issuer of {name}")
+                raise TamperingError(what, "", f"no revocation list of the issuer of {subject_text(certificate)}")
             continue
         valid = [one for one in lists if _current(one, issuer, now)]
         if not valid:
-            raise TamperingError(what, "", f"no valid revocation list of the issuer of {name}")
+            raise TamperingError(what, "", f"no valid revocation list of the issuer of {subject_text(certificate)}")
         serial = certificate.serial_number
         if any(one.get_revoked_certificate_by_serial_number(serial) is not None for one in valid):
+            name = subject_text(certificate)
             raise TamperingError(what, "", f"{name} with the serial number {serial:x} is revoked")
         looked_up += 1
     return looked_up

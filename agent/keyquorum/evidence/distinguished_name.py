@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _INTEGER, _TAGGED = 0x02, 0xA0
 _BMP = 0x1E
+_NAMES_END = 6  # fields up to the last name: version, serial number, signature, issuer, validity, subject
 _ATTRIBUTES = {
     b"\x55\x04\x03": "CN",
     b"\x55\x04\x06": "C",
@@ -29,10 +30,11 @@ _ATTRIBUTES = {
 }
 
 
-def _values(data: bytes) -> list[tuple[int, bytes, bytes]]:
-    """Take the values of a DER constructed type apart into (tag, whole, content)."""
-    found, at = [], 0
-    while at + 2 <= len(data):
+def _values(data: bytes, most: int | None = None) -> list[tuple[int, bytes, bytes]]:
+    """Take the values of a DER constructed type apart into (tag, whole, content); only the first of them if `most`."""
+    found: list[tuple[int, bytes, bytes]] = []
+    at = 0
+    while at + 2 <= len(data) and len(found) != most:
         tag, size, start = data[at], data[at + 1], at + 2
         if size & 0x80:
             octets = size & 0x7F
@@ -46,7 +48,12 @@ def _values(data: bytes) -> list[tuple[int, bytes, bytes]]:
 
 def issuer_and_subject(certificate: Certificate) -> tuple[bytes, bytes]:
     """Return the two names of a certificate in DER."""
-    fields = _fields(certificate.tbs_certificate_bytes, _TAGGED)
+    return _names(certificate.tbs_certificate_bytes)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _names(whole: bytes) -> tuple[bytes, bytes]:
+    fields = _fields(whole, _TAGGED)
     return fields[2][1], fields[4][1]  # serial number, signature, issuer, validity, subject
 
 
@@ -57,7 +64,7 @@ def issuer_of_list(revocations: CertificateRevocationList) -> bytes:
 
 def _fields(whole: bytes, version: int) -> list[tuple[int, bytes, bytes]]:
     """Return the fields of what is signed, without its version, which has the tag `version` if it is there."""
-    fields = _values(_values(whole)[0][2])
+    fields = _values(_values(whole, 1)[0][2], _NAMES_END)
     return fields[1:] if fields[0][0] == version else fields
 
 

@@ -28,6 +28,7 @@ _MAX_LEVELS = 64
 _MAX_MODULES = 32
 _MAX_ADVISORIES = 128
 _COMPONENTS = 16
+_COMPONENT_FIELDS = frozenset({"svn", "category", "type"})
 _INSTANT = "%Y-%m-%dT%H:%M:%SZ"
 _HEX = frozenset("0123456789abcdefABCDEF")
 _T = TypeVar("_T")
@@ -217,15 +218,22 @@ def _level(fields: Fields, *, tdx: bool) -> TcbLevel:
 
 
 def _components(fields: Fields, name: str) -> tuple[int, ...]:
-    def version(row: Fields) -> int:
-        row.text("category", default="none")
-        row.text("type", default="none")
-        return row.integer("svn", 0, 255)
+    rows = fields.rows(name, most=_COMPONENTS)
+    if len(rows) != _COMPONENTS:
+        fields.fail(name, f"has {len(rows)} components, not {_COMPONENTS}")
+    return tuple(_component(fields, f"{name}[{index}]", row) for index, row in enumerate(rows))
 
-    found = _rows(fields, name, _COMPONENTS, version)
-    if len(found) != _COMPONENTS:
-        fields.fail(name, f"has {len(found)} components, not {_COMPONENTS}")
-    return found
+
+def _component(fields: Fields, name: str, row: Any) -> int:
+    """Read one of the hundreds of components of TCB Info, without a reader for each."""
+    if not isinstance(row, dict) or row.keys() - _COMPONENT_FIELDS:
+        fields.fail(name, "must be a table of svn, and perhaps category and type")
+    svn = row.get("svn")
+    if not isinstance(svn, int) or isinstance(svn, bool) or not 0 <= svn <= 255:
+        fields.fail(name, "svn must be a whole number from 0 to 255")
+    if not all(isinstance(row.get(word, ""), str) for word in ("category", "type")):
+        fields.fail(name, "category and type must be texts")
+    return svn
 
 
 def _status(fields: Fields, statuses: tuple[str, ...]) -> str:

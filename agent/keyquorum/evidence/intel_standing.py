@@ -105,7 +105,7 @@ def _signers(
         if path is None:
             return None
         if lists is not None:
-            _revocation("signer", path, lists, bounds.now, checks)
+            _revocation("signer", path, lists[:1], bounds.now, checks)
         found[pem] = path[0]
     return found[collateral.tcb_info_chain], found[collateral.qe_identity_chain]
 

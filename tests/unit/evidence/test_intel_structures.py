@@ -98,6 +98,13 @@ def test_tcb_info_is_read() -> None:
     assert intel_collateral.parse_tcb_info(strict_json.serialise(old), "x").modules == ()
 
 
+def with_component(value: Any) -> dict[str, Any]:
+    """Return a level of which one component is this."""
+    found = tcb_level(1, tdx=1)
+    found["tcb"]["tdxtcbcomponents"] = [value, *[{"svn": 1}] * 15]
+    return found
+
+
 BAD_INFO: dict[str, dict[str, Any]] = {
     "version": {"version": 4},
     "true version": {"version": True},
@@ -115,6 +122,11 @@ BAD_INFO: dict[str, dict[str, Any]] = {
     "unknown status": {"tcbLevels": [tcb_level(1, "Fine", tdx=1)]},
     "15 components": {"tcbLevels": [{**tcb_level(1, tdx=1), "tcb": {"sgxtcbcomponents": [{"svn": 1}] * 15}}]},
     "no components of tdx": {"tcbLevels": [tcb_level(1)]},
+    "component with more": {"tcbLevels": [with_component({"svn": 1, "minimum": 0})]},
+    "component without svn": {"tcbLevels": [with_component({"category": "BIOS"})]},
+    "component as truth": {"tcbLevels": [with_component({"svn": True})]},
+    "component of a number": {"tcbLevels": [with_component({"svn": 1, "type": 1})]},
+    "component as number": {"tcbLevels": [with_component(1)]},
     "component of 256": {"tcbLevels": [tcb_level(256, tdx=1)]},
     "unknown field of a level": {"tcbLevels": [tcb_level(1, tdx=1, anyway=True)]},
     "advisory as number": {"tcbLevels": [tcb_level(1, tdx=1, advisoryIDs=[7])]},
