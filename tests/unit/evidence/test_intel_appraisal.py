@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 
 from keyquorum.evidence import intel_checks
+from keyquorum.evidence.binding import Binding, report_data
 from keyquorum.evidence.result import Status, parse, serialise
 from keyquorum.model import strict_json
 from unit.evidence.ca_maker import END, START, Authority, usage
@@ -103,6 +104,17 @@ QUOTES: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_a_wrong_quote_is_named(case: str) -> None:
     changes, failed = QUOTES[case]
     assert Scene(**changes).failed() == failed
+
+
+def test_a_quote_answers_one_question() -> None:
+    asked = Binding(
+        nonce=bytes(32), verifier="custodian", volume="8a4ab1f0-4d3a-4b6e-9d0c-3f2b1a0c9d8e", set_id=bytes(16),
+        index=1, epoch=1, key=b"key",
+    )  # fmt: skip
+    body = {"report_data": report_data(asked)}
+    assert Scene(body=body, report_data=report_data(asked)).failed() == []
+    for other in (asked.with_(nonce=b"\x01" * 32), asked.with_(epoch=2), asked.with_(key=b"another")):
+        assert Scene(body=body, report_data=report_data(other)).failed() == ["intel.quote.report-data"]
 
 
 def chain(*certificates: x509.Certificate) -> dict[str, Any]:
