@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Intel's certificates: the chain of a platform's PCK and that of the signer of collateral, to a pinned root.
 
-Intel SGX PCK Certificate and Certificate Revocation List Profile Specification, §1.3. Roots are pinned by the
+Intel SGX PCK Certificate and Certificate Revocation List Profile Specification. Roots are pinned by the
 SHA-256 of their DER. Both chains end in the same root, so the role of each certificate is judged by its name: a
 platform's key must not sign collateral, nor the signer of collateral a quoting enclave.
 """

@@ -28,10 +28,10 @@ QUOTE = {
     "intel.quote.body": f"{_TDX_QUOTE}, TD Quote Body Descriptor; {_SDM}, REPORT",
     "intel.quote.certification": f"{_TDX_QUOTE}, QE Certification Data",
     "intel.quote.fill": f"{_OURS} §2",
-    "intel.pck.chain": f"{_PROFILE} §1.3; RFC 5280 §6",
-    "intel.pck.role": f"{_PROFILE} §1.3",
+    "intel.pck.chain": f"{_PROFILE}; RFC 5280 §6",
+    "intel.pck.role": f"{_PROFILE}, subjects",
     "intel.pck.validity": "RFC 5280 §6.1.3",
-    "intel.pck.extensions": f"{_PROFILE} §1.3.5",
+    "intel.pck.extensions": f"{_PROFILE}, SGX extensions",
     "intel.qe.signature": f"{_SGX_QUOTE}, QE Report Signature",
     "intel.qe.binding": f"{_SGX_QUOTE}, QE Report",
     "intel.qe.debug": f"{_SDM}, ATTRIBUTES.DEBUG",
@@ -42,7 +42,7 @@ QUOTE = {
 }
 
 COLLATERAL = {
-    "intel.pck.revocation": f"{_PROFILE} §2; RFC 5280 §6.3",
+    "intel.pck.revocation": f"{_PROFILE}; RFC 5280 §6.3",
     "intel.signer.chain": f"{_PCS}, TCB Signing; RFC 5280 §6",
     "intel.signer.role": f"{_PCS}, TCB Signing",
     "intel.signer.validity": "RFC 5280 §6.1.3",
@@ -74,8 +74,8 @@ _TD = {
     **{f"tdx.attributes.{name}": f"{_TDX}, ATTRIBUTES" for name in _ATTRIBUTES},
     "tdx.xfam.fixed": f"{_TDX}, XFAM",
     "tdx.xfam.allowed": f"{_OURS} §5",
-    "tdx.log.format": "UEFI 2.11 §38.4, confidential computing event log",
-    "tdx.log.replay": "UEFI 2.11 §38.4, confidential computing event log",
+    "tdx.log.format": "UEFI, Confidential Computing, CC event log",
+    "tdx.log.replay": "UEFI, Confidential Computing, CC event log",
     "tdx.mrservicetd": f"{_TDX}, TDINFO.SERVTD_HASH",
     **{f"tdx.{name}": f"{_TDX}, TDREPORT" for name in _MEASUREMENTS},
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which status a platform has: matching its security versions with Intel's levels, and merging to the worst.
 
-Intel SGX and Intel TDX Provisioning Certification Service API version 4, "TCB level" algorithm; Intel TDX DCAP
-Quoting Library API, §3.4; Intel's quote verification library for the merging (docs/attestation-intel.md §4).
+Intel SGX and Intel TDX Provisioning Certification Service API version 4 for the levels, Intel's quote verification
+library for the merging (docs/attestation-intel.md §4).
 """
 
 from __future__ import annotations

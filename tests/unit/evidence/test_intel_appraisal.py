@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from cryptography import x509
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keyquorum.evidence import intel_checks
 from keyquorum.evidence.binding import Binding, report_data
+from keyquorum.evidence.intel_bundle import Collateral
 from keyquorum.evidence.result import Status, parse, serialise
 from keyquorum.model import strict_json
 from unit.evidence.ca_maker import END, START, Authority, usage
@@ -115,6 +119,27 @@ def test_a_quote_answers_one_question() -> None:
     assert Scene(body=body, report_data=report_data(asked)).failed() == []
     for other in (asked.with_(nonce=b"\x01" * 32), asked.with_(epoch=2), asked.with_(key=b"another")):
         assert Scene(body=body, report_data=report_data(other)).failed() == ["intel.quote.report-data"]
+
+
+JUNK = st.binary(max_size=200)
+PART = st.sampled_from([field.name for field in fields(Collateral)])
+
+
+@settings(deadline=None, max_examples=80)
+@given(junk=JUNK, at=st.integers(0, 6000), part=PART, whole=st.booleans())
+def test_junk_ends_in_a_result_and_not_in_trust(junk: bytes, at: int, part: str, whole: bool) -> None:
+    """Junk in place of the quote, or in it before its certificates, whose armour has bytes that mean nothing."""
+    same = []
+
+    def spoil(quote: bytes) -> bytes:
+        end = quote.index(b"-----BEGIN")
+        start = at % end
+        found = junk if whole else (quote[:start] + junk)[:end] + quote[min(start + len(junk), end) :]
+        same.append(found == quote)
+        return found
+
+    assert (Scene(spoil=spoil).failed() == []) == same[0]
+    assert Scene(collateral={part: junk}).failed() != []
 
 
 def chain(*certificates: x509.Certificate) -> dict[str, Any]:
