@@ -46,8 +46,7 @@ def appraise(
     tee, evaluation = _story(evidence, report_data, policy, (trust, now), checks)
     required = intel_checks.ENCLAVE if tee == SGX else intel_checks.TD
     result = checks.conclude(tee, now, required)
-    known = trust.evaluation
-    return result, max(known, evaluation) if result.status is Status.TRUSTED else known
+    return result, evaluation if result.status is Status.TRUSTED else trust.evaluation
 
 
 def _story(

@@ -287,12 +287,12 @@ class Scene:
         parts = {
             "signature": sign(ATTESTATION, message), "key": key, "outer": little(6, 2), "report": report,
             "qe_signature": sign(PCK, report), "auth": little(len(auth), 2) + auth, "type": little(5, 2),
-            "chain": pck_chain(), "tail": b"",
+            "chain": pck_chain(), "tail": b"", "end": b"",
         } | self.parts  # fmt: skip
         inner = parts["report"] + parts["qe_signature"] + parts["auth"] + parts["type"]
         inner += little(len(parts["chain"]), 4) + parts["chain"] + parts["tail"]
         outer = parts["outer"] + little(len(inner), 4) if self.version >= 4 else b""
-        data = parts["signature"] + parts["key"] + outer + inner
+        data = parts["signature"] + parts["key"] + outer + inner + parts["end"]
         return self.spoil(message + little(len(data), 4) + data)
 
     def collected(self) -> Collateral | None:

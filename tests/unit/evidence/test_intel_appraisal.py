@@ -34,6 +34,7 @@ from unit.evidence.intel_maker import (
     lists,
     little,
     module,
+    pair,
     pck_chain,
     pem,
     platform_ca,
@@ -44,6 +45,7 @@ from unit.evidence.intel_maker import (
     signer,
     tcb_info,
     tcb_level,
+    tlv,
 )
 from unit.evidence.intel_maker import ROOT as INTEL
 
@@ -84,6 +86,7 @@ QUOTES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "empty": ({"spoil": lambda quote: quote[:0]}, ["intel.quote.structure"]),
     "large": ({"spoil": lambda quote: quote + bytes(16384)}, ["intel.quote.structure"]),
     "tail": ({"parts": {"tail": b"\x00"}}, ["intel.quote.structure"]),
+    "tail after the nesting": ({"parts": {"end": b"\x00"}}, ["intel.quote.structure"]),
     "fill": ({"spoil": lambda quote: quote + bytes(70) + b"x"}, ["intel.quote.fill"]),
     "zero fill": ({"spoil": lambda quote: quote + bytes(70)}, []),
     "another platform's report": ({"parts": {"qe_signature": sign(STRANGER, b"")}}, ["intel.qe.signature"]),
@@ -169,6 +172,10 @@ CERTIFICATES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "no sgx extensions": (chain(leaf(sgx=b""), platform_ca(), root()), ["intel.pck.extensions"]),
     "no fmspc": (chain(leaf(sgx=sgx_extensions(fmspc=None)), platform_ca(), root()), ["intel.pck.extensions"]),
+    "ppid twice": (
+        chain(leaf(sgx=sgx_extensions(more=pair(b"\x01", tlv(4, PPID)))), platform_ca(), root()),
+        ["intel.pck.extensions"],
+    ),
     "short ppid": (chain(leaf(sgx=sgx_extensions(ppid=b"x")), platform_ca(), root()), ["intel.pck.extensions"]),
     "negative version": (
         chain(leaf(sgx=sgx_extensions().replace(b"\x02\x02\x00\x0b", b"\x02\x02\xff\x0b")), platform_ca(), root()),
@@ -201,10 +208,21 @@ def by(number: int, part: str, table: dict[str, Any], chain_: bytes | None = Non
     return {"collateral": rows | ({f"{part}_chain": chain_} if chain_ is not None else {})}
 
 
+def test_each_part_of_collateral_may_have_a_signer_of_its_own() -> None:
+    other = leaf("Intel SGX TCB Signing", number=STRANGER, issuer=INTEL, sgx=b"", serial=10)
+    given = by(STRANGER, "qe_identity", identity("tdx"), pem(other, root()))
+    assert Scene(**given).failed() == []
+    given["collateral"]["root_crl"] = INTEL.revoke(10)
+    assert Scene(**given).failed() == ["intel.signer.revocation"]
+
+
 TOO_OLD = {"tcbEvaluationDataNumber": 16}
 COLLATERAL: dict[str, tuple[dict[str, Any], list[str]]] = {
     "none": ({"collateral": None}, ["intel.tcb-info.signature"]),
     "signer's chain is cut": ({"collateral": {"tcb_info_chain": pem(signer())}}, ["intel.signer.chain"]),
+    "large signer's chain": (
+        {"collateral": {"tcb_info_chain": pem(signer(), root()) + b"\n" * 16384}}, ["intel.signer.chain"],
+    ),
     "signer of another root": (
         {"collateral": {"qe_identity_chain": pem(signer(), leaf(issuer=INTEL))}}, ["intel.signer.chain"],
     ),
@@ -337,6 +355,9 @@ def test_another_trust_domain_is_named(case: str) -> None:
     assert Scene(**changes).failed() == failed
 
 
+ENCLAVE = hashlib.sha256(b"enclave").hexdigest()
+
+
 def flags(value: int) -> dict[str, Any]:
     return {"body": {"attributes": little(value, 8) + little(0xE7, 8)}}
 
@@ -352,6 +373,9 @@ ENCLAVES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "another signer": ({"body": {"mrsigner": bytes(32)}}, ["sgx.identity"]),
     "another enclave": (
         {"reference": {"identities": [{"mrenclave": "00" * 32}]}}, ["sgx.identity"],
+    ),
+    "by its hash": (
+        {"body": {"mrsigner": bytes(32)}, "reference": {"identities": [{"mrenclave": ENCLAVE}]}}, [],
     ),
     "old enclave": ({"body": {"isvsvn": little(2, 2)}}, ["sgx.identity"]),
     "other product": ({"body": {"isvprodid": little(8, 2)}}, ["sgx.identity"]),
