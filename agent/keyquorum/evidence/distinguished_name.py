@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _INTEGER, _TAGGED = 0x02, 0xA0
 _BMP = 0x1E
+_REMEMBERED = 32  # one verification asks for each name of a chain several times
 _NAMES_END = 6  # fields up to the last name: version, serial number, signature, issuer, validity, subject
 _ATTRIBUTES = {
     b"\x55\x04\x03": "CN",
@@ -68,7 +69,7 @@ def _fields(whole: bytes, version: int) -> list[tuple[int, bytes, bytes]]:
     return fields[1:] if fields[0][0] == version else fields
 
 
-@lru_cache(maxsize=32)  # one verification asks for each name of a chain several times
+@lru_cache(maxsize=_REMEMBERED)
 def text(name: bytes) -> str:
     """Return a name for people, most particular part first; "no name" for an empty one."""
     parts = []
