@@ -14,6 +14,7 @@ PAGES = tuple(path for path in tracked() if path.endswith(".md") and not path.st
 TEXTS = tuple(path for path in tracked() if not path.endswith((".json", ".lock", ".txt")))
 _LINK = re.compile(r"\]\((?P<page>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
 _FENCED = re.compile(r"(?ms)^```.*?^```$")
+_MODULE = re.compile(r"`(?P<path>[a-z0-9_/.-]*[a-z0-9_]\.(?:py|c|rules|service))(?:::\w+)?`")
 _CITED = re.compile(r"\bdocs/(?P<page>[a-z0-9/-]+\.md)(?: §(?P<section>[0-9]+))?")
 
 
@@ -36,6 +37,14 @@ def test_links_lead_somewhere(page: str) -> None:
         assert os.path.exists(os.path.join(ROOT, target)), f"{page}: {link[0]}"
         if link["anchor"]:
             assert link["anchor"] in map(anchor, headings(target)), f"{page}: {link[0]}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_pages_speak_of_exist(page: str) -> None:
+    for found in _MODULE.finditer(read(page)):
+        assert any(f"/{path}".endswith(f"/{found['path'].removeprefix('/')}") for path in tracked()), (
+            f"{page}: {found['path']}"
+        )
 
 
 def test_every_page_of_docs_is_in_the_index() -> None:
