@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from keyquorum.unlock.verified_set import Enrolment
 
 
+_MAY_COME = (report.UNAVAILABLE, report.SILENT)
 _TRIES = 3  # for what a person mistyped; PINs have counters of their own and get one
 
 
@@ -69,6 +70,7 @@ class Gathering:
         self.shares: dict[int, Share] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._mistyped = False
+        self._answering: set[int] = set()  # holders who still owe an answer, to this question or to an earlier one
         context.answers.introduce({p.name: p.kind for p in enrolment.volume_set.placements})
 
     @property
@@ -117,7 +119,10 @@ class Gathering:
         return not self._limits.everyone and self.missing == 0
 
     def _open_questions(self) -> list[Placement]:
-        """Return the holders worth asking now: useful, wanted by the caller, and not yet valid, refused or silent."""
+        """Return the holders worth asking now: useful, wanted by the caller, and not yet valid or refused.
+
+        A silent one is asked again only when its late answer has come: no pile of threads waits for a dead device.
+        """
         volume_set, kinds = self.enrolment.volume_set, self._limits.kinds
         useful = tree.useful(volume_set.policy, self.shares.keys())
         return [
@@ -125,7 +130,8 @@ class Gathering:
             for p in volume_set.placements
             if (p.index in useful or self._limits.everyone)
             and (not kinds or p.kind in kinds)
-            and (p.index not in self._verdicts or self._verdicts[p.index].verdict == report.UNAVAILABLE)
+            and p.index not in self._answering
+            and (p.index not in self._verdicts or self._verdicts[p.index].verdict in _MAY_COME)
         ]
 
     def _needs_person(self, placement: Placement) -> bool:
@@ -143,6 +149,7 @@ class Gathering:
         person = len(placements) == 1 and self._needs_person(placements[0])
         end = started + self._limits.person if person else min(self._limits.deadline, started + self._limits.holder)
         for placement in placements:
+            self._answering.add(placement.index)
             box.run(lambda placement=placement: self._attempt(placement, end))  # type: ignore[misc]  # lambda default
         try:
             while waiting and not self._done() and (left := end - time.monotonic()) > 0:
@@ -189,6 +196,7 @@ class Gathering:
         except Exception as error:  # noqa: BLE001 (the edge of a thread: a fault must not look like silence)
             verdict, reason, hint = report.UNAVAILABLE, process.fault(error), ""
         taken = time.monotonic() - started
+        self._answering.discard(placement.index)
         return _Answer(verdict=self._verdict(placement, verdict, reason, hint, taken), share=share)
 
     def _checked_share(self, placement: Placement, deadline: float) -> Share:

@@ -157,6 +157,22 @@ def test_silence_costs_its_own_deadline_and_is_named(scenes: Any) -> None:
     never.set()
 
 
+def test_who_was_silent_is_asked_again_once_the_late_answer_has_come(scenes: Any) -> None:
+    gate = threading.Event()
+    scene = scenes(THREE)
+    scene.behaviours[1], scene.behaviours[3] = late(gate, scene.behaviours[1]), absent
+    with contextlib.closing(scene.gathering(holder=0.3)) as gathering:
+        gathering.ask_unattended()
+        assert verdicts(gathering)[1] == report.SILENT
+        gate.set()
+        end = time.monotonic() + 30
+        while gathering.missing and time.monotonic() < end:
+            gathering.ask_unattended()
+        assert verdicts(gathering)[1] == report.VALID
+        assert rebuilt(scene, gathering)
+    assert scene.opened.count(1) >= 2
+
+
 def test_the_whole_has_an_end_too(scenes: Any) -> None:
     never = threading.Event()
     scene = scenes(THREE)
