@@ -14,7 +14,6 @@ import pytest
 from boots.data_volume import (
     CONTENT,
     CREDENTIAL,
-    KEY_SOCKET,
     PIN,
     PROMPT,
     VOLUMES,
@@ -29,15 +28,6 @@ from keyquorum.model import journal_entry
 
 SLOW_SECONDS = 300.0
 ASKING = "/run/systemd/ask-password"
-# What a client of the key socket does: systemd-cryptsetup's address says which volume it is about.
-_FETCH = f"""
-import socket, sys
-with socket.socket(socket.AF_UNIX) as line:
-    line.bind("\\0" + "0123456789abcdef/cryptsetup/" + sys.argv[1])
-    line.connect("{KEY_SOCKET}")
-    while piece := line.recv(4096):
-        sys.stdout.write(piece.decode())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -155,23 +145,6 @@ def test_units_are_correct_and_exposed_no_more_than_documented(suite: str, colum
     verify = "systemd-analyze verify --man=no /usr/lib/systemd/system/keyquorum* 2>&1"
     complaints = system.run(["sh", "-ec", verify]).decode().splitlines()
     assert [line for line in complaints if "Unknown key 'ImportCredential'" not in line] == []  # older systemd
-
-
-def test_the_key_socket_serves_stock_tools_and_root_alone(booted: Machine) -> None:
-    device = f"/dev/disk/by-uuid/{VOLUMES['socket'].luks.uuid}"
-    systemctl(booted, "stop systemd-cryptsetup@socket")
-    assert "socket" not in mapped(booted)
-    booted.put("/root/fetch.py", _FETCH.encode())
-    booted.run(f"python3 /root/fetch.py socket | cryptsetup open --key-file=- {device} socket", timeout=SLOW_SECONDS)
-    assert "socket" in mapped(booted)
-    booted.run("cryptsetup close socket")
-    booted.run(f"systemd-cryptsetup attach socket {device} {KEY_SOCKET} luks,headless,tries=1", timeout=SLOW_SECONDS)
-    assert "socket" in mapped(booted)
-    booted.run("cryptsetup close socket")
-    assert booted.run("python3 /root/fetch.py no-such-volume").text == ""
-    assert booted.run("setpriv --reuid=65534 --clear-groups python3 /root/fetch.py socket", check=False).code != 0
-    systemctl(booted, "start srv-socket.mount")
-    assert content(booted, "socket")
 
 
 def test_a_pin_comes_from_a_credential_or_from_a_password_agent(booted: Machine) -> None:

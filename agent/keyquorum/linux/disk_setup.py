@@ -33,9 +33,7 @@ class FragmentDisk(Record):
 def refuse_unsuitable(device: str, *, force: bool) -> None:
     """Refuse what is too small, in use, or holds something; raises `UsageError`."""
     try:
-        mode = os.stat(device).st_mode
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if stat.S_ISBLK(mode) else 0)
-        descriptor = os.open(device, flags)
+        descriptor = _open(device)
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise UsageError(f"{device} is in use (mounted, mapped, or part of something)") from None
@@ -79,11 +77,11 @@ def init_disk(device: str) -> FragmentDisk:
     """Write the partition table (on a whole disk) and both slots; everything on the device is lost."""
     disk_id = os.urandom(16)
     disk_id = disk_id[:6] + bytes([disk_id[6] & 0x0F | 0x40, disk_id[7], disk_id[8] & 0x3F | 0x80]) + disk_id[9:]
-    whole = _is_whole_disk(device)
-    path = _partition(device, disk_id) if whole else device
+    whole, path = _is_whole_disk(device), device
+    if whole:
+        _write_table(device, disk_id)
     try:
-        exclusively = os.O_EXCL if stat.S_ISBLK(os.stat(path).st_mode) else 0  # somebody may have mounted it meanwhile
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusively)
+        path, descriptor = _open_partition(device) if whole else (device, _open(device))
         try:
             for generation, offset in enumerate(reversed(SLOTS)):
                 fragment_disk.write_slot(descriptor, offset, disk_id, generation, ())
@@ -94,8 +92,8 @@ def init_disk(device: str) -> FragmentDisk:
     return FragmentDisk(path=path, disk_id=disk_id, partitioned=whole)
 
 
-def _partition(device: str, disk_id: bytes) -> str:
-    """Make a GPT whose only partition has our type, and the disk's id as its UUID; return its path."""
+def _write_table(device: str, disk_id: bytes) -> None:
+    """Make a GPT whose only partition has our type, and the disk's id as its UUID."""
     table = (
         "label: gpt\n"
         f"start={_FIRST // 512}, size={_PARTITION_SIZE // 512}, type={PARTITION_TYPE}, "
@@ -105,12 +103,29 @@ def _partition(device: str, disk_id: bytes) -> str:
         table = table.replace(f"size={_PARTITION_SIZE // 512}", f"size={DISK_SIZE // 512}")
     with Secret.from_view(table.encode()) as script:  # not secret, but that is how a program gets its input
         run.run_checked((*_SFDISK, device), run.Limits(seconds=_SFDISK_SECONDS), stdin=script)
-    deadline = time.monotonic() + _PARTITION_SECONDS  # udev reads the new table again, and for a moment it has none
-    while len(found := partitions(device)) != 1 and time.monotonic() < deadline:
+
+
+def _open_partition(device: str) -> tuple[str, int]:
+    """Open a disk's only partition; return its path and descriptor.
+
+    udev reads a new table once more, and for a moment the partition is gone again. While it is open it stays.
+    """
+    deadline = time.monotonic() + _PARTITION_SECONDS
+    while time.monotonic() < deadline:
+        found = partitions(device)
+        if len(found) == 1:
+            try:
+                return found[0], _open(found[0])
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENXIO}:
+                    raise
         time.sleep(0.05)
-    if len(found) != 1:
-        raise KeyquorumError(f"{device} was partitioned, but its partition does not appear", "is udev running?")
-    return found[0]
+    raise KeyquorumError(f"{device} was partitioned, but its partition does not appear", "is udev running?")
+
+
+def _open(path: str) -> int:
+    exclusively = os.O_EXCL if stat.S_ISBLK(os.stat(path).st_mode) else 0  # somebody may have mounted it meanwhile
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC | exclusively)
 
 
 def _size(device: str) -> int:
