@@ -51,7 +51,7 @@ WAYS = (
         _keyquorum("kq-token", "token", "--holder tpm --holder pkcs11 --pin-fd token=9"),
         descriptors={"9": PIN_FILE},
     ),
-    Way("systemd", f"systemd-cryptsetup attach systemd {device('systemd')} - tpm2-device=auto,headless=1"),
+    Way("systemd", f"systemd-cryptsetup attach systemd {device('systemd')} - tpm2-device=/dev/tpmrm0,headless=1"),
     Way("tpm", _keyquorum("kq-tpm", "tpm")),
 )
 # A silent disk is only silent for who really reads it: all ways of this comparison start with an empty page cache.
