@@ -156,7 +156,7 @@ def enrol(scene: Scenery) -> dict[str, float]:
     config = json.dumps({"t": 2, "pins": {"tpm2": {"pcr_bank": "sha256", "pcr_ids": "7"}, "tang": tangs}})
     seconds["clevis"] = _timed(vm, f"clevis luks bind -y -k {KEY_FILE} -d {device('clevis')} sss '{config}'")
     vm.run(f"cryptsetup config --priority prefer --key-slot 1 {device('clevis')}")
-    options = f"--tpm2-device=auto --tpm2-pcrs=7 --unlock-key-file={KEY_FILE}"
+    options = f"--tpm2-device=/dev/tpmrm0 --tpm2-pcrs=7 --unlock-key-file={KEY_FILE}"
     seconds["systemd"] = _timed(vm, f"systemd-cryptenroll {options} {device('systemd')}")
     return seconds
 
