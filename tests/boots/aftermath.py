@@ -86,5 +86,6 @@ def _report(data: bytes, outcome: str) -> dict[str, Told]:
 
 def wait_for_verdict(vm: Machine, name: str, verdict: str, words: str = "") -> str:
     """Wait until the console shows a holder's verdict, with these words in its line; gives the whole line."""
-    pattern = rf"keyquorum:   {name} \(\w+\): {verdict}.*{re.escape(words)}.*$"
-    return vm.wait_console(pattern, BOOT_SECONDS, from_start=True)[0]
+    # Up to its end: the console's text comes in parts.
+    pattern = rf"(keyquorum:   {name} \(\w+\): {verdict}[^\n]*{re.escape(words)}[^\n]*)\n"
+    return vm.wait_console(pattern, BOOT_SECONDS, from_start=True)[1]
