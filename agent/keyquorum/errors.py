@@ -9,6 +9,7 @@
     ├── TryAgainError              5  nothing is wrong, but not now
     └── HolderError                   stays inside one unlock: it becomes a holder's verdict
         ├── UnavailableError          the holder is not there: ask the next one
+        │   └── WaitingError          it is there and waits for a person's approval elsewhere
         └── RefusedError              the holder is there and says no, or gave something false
 
 Every error carries a sentence for a person and, where there is one, the next step. No message ever
@@ -84,7 +85,18 @@ class HolderError(KeyquorumError):
 
 
 class UnavailableError(HolderError):
-    """The holder is not there or does not answer. It may come later; ask the next one (I3)."""
+    """The holder is not there or does not answer. It may come later; ask the next one (I3).
+
+    `retry_after` are the seconds that it asked to be left alone, 0.0 when it said nothing about that.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, retry_after: float = 0.0) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class WaitingError(UnavailableError):
+    """The holder is there, has nothing against it, and waits for a person's approval; ask again after `retry_after`."""
 
 
 class RefusedError(HolderError):

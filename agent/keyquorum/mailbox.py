@@ -8,6 +8,10 @@ simply left behind: nobody joins it, and it dies with the process (I3).
 from __future__ import annotations
 
 import _thread
+import time
+
+from keyquorum.deadline import NAP
+from keyquorum.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +41,10 @@ class Mailbox:
 
     def take(self, seconds: float) -> list[Any]:
         """Wait up to `seconds` and return everything that has arrived, perhaps nothing."""
-        self._arrived.acquire(timeout=max(0.0, seconds))
+        end = time.monotonic() + seconds
+        while not self._arrived.acquire(timeout=max(0.0, min(NAP, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                break
         with self._guard:
             items, self._items = self._items, []
         return items
@@ -50,6 +57,23 @@ class Mailbox:
         for item in items:
             discard(item)
 
-    def run(self, work: Callable[[], Any]) -> None:
-        """Do `work` in a thread of its own; what it returns arrives here. `work` raises nothing."""
-        _thread.start_new_thread(lambda: self.put(work()), ())
+    def run(self, work: Callable[[], Any], after: Callable[[], None] | None = None) -> None:
+        """Do `work` in a thread of its own; what it returns arrives here, and then `after` is called there.
+
+        Neither raises anything. Raises `UnavailableError` when no thread can be had, and then neither is called.
+        """
+
+        def body() -> None:
+            self.put(work())
+            if after is not None:
+                after()
+
+        start_thread(body)
+
+
+def start_thread(body: Callable[..., None], *arguments: Any) -> None:
+    """Call `body` in a thread of its own; raises `UnavailableError` when the system has none left."""
+    try:
+        _thread.start_new_thread(body, arguments)
+    except RuntimeError:  # _thread.error, the same class
+        raise UnavailableError("no thread can be had, the system has too many", "see TasksMax and ulimit -u") from None

@@ -36,6 +36,8 @@ class Settings(Record):
     owner_key: str
     volumes: str
     reference: str
+    machine: str
+    custodian_timeout: float
 
 
 class Row(Record):
@@ -133,6 +135,18 @@ TABLE = (
         read=_path,
         default=DIRECTORY + "/reference",
         help="the directory of TPM event logs kept to explain refusals",
+    ),
+    Row(
+        name="machine",
+        read=_path,
+        default=DIRECTORY + "/machine.json",
+        help="what this machine shows to custodians: certificates, and a TLS key that only its TPM can unseal",
+    ),
+    Row(
+        name="custodian_timeout",
+        read=_seconds,
+        default="15",
+        help="how long one custodian may take, bringing up the network included; the prompt does not wait for it",
     ),
 )
 

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 _PREFIX = "keyquorum: "
 _GREEN, _RED, _YELLOW, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
-_COLOURS = {report.VALID: _GREEN, report.REFUSED: _RED, report.TAMPERED: _RED, report.SILENT: _YELLOW}
+_COLOURS = {
+    report.VALID: _GREEN,
+    report.REFUSED: _RED,
+    report.TAMPERED: _RED,
+    report.SILENT: _YELLOW,
+    report.WAITING: _YELLOW,
+}
 
 
 def say(line: str) -> None:

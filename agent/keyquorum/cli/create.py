@@ -14,11 +14,12 @@ import os
 
 from keyquorum.cli import policy as policies
 from keyquorum.cli import shell
-from keyquorum.cli.enroll import add_enrolment, enrol_volume, explain_policy, finish
-from keyquorum.errors import UsageError
+from keyquorum.cli.enroll import add_enrolment, add_policy, enrol_volume, explain_policy, finish
+from keyquorum.errors import MalformedError, UsageError
 from keyquorum.linux import block, fragment_disk, luks_admin, private_header
 from keyquorum.linux.volume_lock import exclusive
 from keyquorum.model import placement
+from keyquorum.model.holder_options import CustodianOptions
 from keyquorum.native import sodium
 from keyquorum.secret import VolumeKey
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from keyquorum.enroll.request import Machine
     from keyquorum.linux.cryptsetup import Header
+    from keyquorum.model.policy import Policy
 
 SUMMARY = "make a new LUKS2 volume under a quorum"
 
@@ -35,6 +37,7 @@ SUMMARY = "make a new LUKS2 volume under a quorum"
 def configure(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("device", metavar="DEVICE", help="the device to format")
+    add_policy(parser, required=True)
     add_enrolment(parser)
     keys = parser.add_mutually_exclusive_group()
     keys.add_argument("--key-file", default="", metavar="FILE", help="the keyslot's passphrase, - for standard input")
@@ -48,10 +51,11 @@ def run(arguments: Namespace) -> int:
     arguments.header = ""
     policy = policies.load_policy(arguments.policy)
     placement.refuse(policy, arguments.policy)
+    _refuse_custodians(policy, arguments.policy)
     machine = shell.machine(arguments)
     device = block.resolve(arguments.device)
     _refuse_valuable(device)
-    explain_policy(policy)
+    explain_policy(policy, device)
     if not arguments.yes:
         shell.confirm(f"Everything on {device} will be lost.")
     with sodium.random_secret(VolumeKey, luks_admin.NEW_KEY_SIZE) as volume_key:
@@ -63,6 +67,18 @@ def run(arguments: Namespace) -> int:
             enrolled = enrol_volume(arguments, machine, policy, header, volume_key)
     finish(arguments, device, enrolled, "create")
     return 0
+
+
+def _refuse_custodians(policy: Policy, what: str) -> None:
+    """A release policy names its volumes, and what is to be made has no UUID yet."""
+    for spec in policy.holders:
+        if isinstance(spec.options, CustodianOptions):
+            raise MalformedError(
+                what,
+                f"holder.{spec.holder}",
+                "a custodian's release policy names the volume, which does not exist yet",
+                "make the volume with cryptsetup luksFormat, add its UUID to the release policy, then keyquorum enroll",
+            )
 
 
 def _refuse_valuable(device: str) -> None:

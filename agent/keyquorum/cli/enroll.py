@@ -8,16 +8,19 @@ from them, and only then the token is written into the LUKS2 header.
 for example:
   keyquorum enroll /dev/vda2 --policy policy.toml
   keyquorum enroll /dev/vdb --policy policy.toml --key-file /root/data.key --yes --json
+  keyquorum enroll /dev/vdb --custodian invitation.json
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 from keyquorum import speech
+from keyquorum.cli import custodian_invited, custodian_papers, shell
 from keyquorum.cli import policy as policies
-from keyquorum.cli import shell
+from keyquorum.cli.machine import read_invitation
 from keyquorum.enroll import preconditions
 from keyquorum.enroll.request import Request
 from keyquorum.enroll.story import enroll
@@ -29,13 +32,18 @@ from keyquorum.model.policy_warnings import cautions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import ArgumentParser, Namespace, _ActionsContainer
+    from collections.abc import Callable
 
     from keyquorum.enroll.request import Machine
+    from keyquorum.envelope.signing import Owner
+    from keyquorum.holders.contract import Papers
     from keyquorum.linux.cryptsetup import Header
     from keyquorum.model.policy import Policy
     from keyquorum.model.volume_set import VolumeSet
     from keyquorum.secret import VolumeKey
+
+    Laid = tuple[tuple[str, Papers], ...]
 
 SUMMARY = "put an existing LUKS2 volume under a quorum"
 
@@ -43,13 +51,28 @@ SUMMARY = "put an existing LUKS2 volume under a quorum"
 def configure(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     shell.add_device(parser)
+    under = parser.add_mutually_exclusive_group(required=True)
+    add_policy(under)
+    under.add_argument(
+        "--custodian",
+        default="",
+        metavar="INVITATION",
+        help="instead of a policy: this machine's TPM and the custodian that invites it, both; the machine is enrolled"
+        " there if it is not yet",
+    )
     add_enrolment(parser)
     shell.add_key_sources(parser)
 
 
+def add_policy(parser: _ActionsContainer, *, required: bool = False) -> None:
+    """Declare --policy."""
+    parser.add_argument(
+        "--policy", required=required, default="", metavar="FILE", help="the policy (see keyquorum policy check)"
+    )
+
+
 def add_enrolment(parser: ArgumentParser) -> None:
     """Declare what `enroll` and `create` share."""
-    parser.add_argument("--policy", required=True, metavar="FILE", help="the policy (see keyquorum policy check)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--direct", action="store_true", help="split the volume key itself, without a key-encryption key")
     mode.add_argument(
@@ -66,7 +89,8 @@ def add_enrolment(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Enrol."""
-    policy = policies.load_policy(arguments.policy)
+    invitation = read_invitation(arguments.custodian) if arguments.custodian else None
+    policy = custodian_invited.policy(invitation) if invitation else policies.load_policy(arguments.policy)
     machine = shell.machine(arguments)
     device = block.resolve(arguments.device)
     with luks_admin.open_header(device, arguments.header) as header, exclusive(header.uuid):
@@ -74,28 +98,41 @@ def run(arguments: Namespace) -> int:
         preconditions.check_header(header)
         preconditions.refuse_circles(policy, header.uuid)
         placement.refuse(policy, arguments.policy)
-        explain_policy(policy)
+        if invitation is None:
+            custodian_papers.refuse_unreadable(policy, header.uuid)
+        explain_policy(policy, device)
         if not arguments.yes:
             shell.confirm(f"Enrol {device}?")
         with shell.obtain_volume_key(header, arguments, machine) as volume_key:
-            enrolled = enrol_volume(arguments, machine, policy, header, volume_key)
+            lay_down = partial(custodian_invited.sign, invitation, machine, header.uuid) if invitation else None
+            enrolled = enrol_volume(arguments, machine, policy, header, volume_key, lay_down=lay_down)
     finish(arguments, device, enrolled)
     return 0
 
 
-def explain_policy(policy: Policy) -> None:
-    """Say what the policy means, and what to think about twice."""
+def explain_policy(policy: Policy, device: str) -> None:
+    """Say what the policy means for the volume at `device`, and what to think about twice."""
     meaning = explain.analyse(policy)
     for line in explain.sentences(meaning):
         speech.note(line)
     for caution in cautions(meaning):
         speech.warn(caution.message)
+    preconditions.warn_of_shared_drives(policy, device, speech.warn)
 
 
 def enrol_volume(
-    arguments: Namespace, machine: Machine, policy: Policy, header: Header, volume_key: VolumeKey
+    arguments: Namespace,
+    machine: Machine,
+    policy: Policy,
+    header: Header,
+    volume_key: VolumeKey,
+    *,
+    lay_down: Callable[[Owner], Laid] | None = None,
 ) -> VolumeSet:
-    """Enrol a volume whose header is open and whose key is known."""
+    """Enrol a volume whose header is open and whose key is known.
+
+    `lay_down` signs what custodians get; by default that is what the files of the policy say.
+    """
     owner, fresh = owner_key.load_or_create(machine.settings.owner_key)
     if fresh:
         machine.tell(f"made this machine's owner key, {machine.settings.owner_key}; keep a copy in a safe place")
@@ -109,6 +146,7 @@ def enrol_volume(
         with_keyslot=arguments.with_keyslot,
         owner=owner,
         show=_sheets(arguments.sheet_dir),
+        papers=lay_down(owner) if lay_down else custodian_papers.sign(policy, owner),
     )
     return enroll(request, header, volume_key)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Verbs that a boot or a script may call often do without argparse and everything it imports.
 _QUICK = ("unlock", "check")
+_HELP = frozenset({"--help", "-h"})
 
 VERBS = {
     "create": "make a new LUKS2 volume under a quorum",
@@ -25,6 +26,10 @@ VERBS = {
     "unenroll": "take a volume out of its quorum",
     "holder": "prepare and look at fragment disks",
     "policy": "check and explain a policy file",
+    "attest": "judge what a machine proves of itself",
+    "machine": "enrol this machine at custodians",
+    "custodian": "keep fragments for other machines, as a service",
+    "log": "read and check a custodian's log",
 }
 
 HELP = f"""\
@@ -64,10 +69,24 @@ def _dispatch(words: list[str]) -> int:
     if verb in _QUICK:
         from keyquorum.unlock.main import command
 
-        return command(verb, rest)
+        code = command(verb, rest)
+        if verb == "check" and not _HELP.intersection(rest):
+            _warn_of_certificates()
+        return code
     if verb not in VERBS:
         raise UsageError(f"{verb} is no verb", "keyquorum --help lists them")
     return _run_verb(verb, rest)
+
+
+def _warn_of_certificates() -> None:
+    """Say that a certificate soon ends by which custodians, found in order just now, know this machine."""
+    import time
+
+    from keyquorum import speech
+    from keyquorum.holders import machine_certificates
+    from keyquorum.settings import load
+
+    machine_certificates.warn(load().machine, int(time.time()), speech.warn)
 
 
 def _run_verb(verb: str, rest: list[str]) -> int:

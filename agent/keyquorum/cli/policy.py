@@ -11,11 +11,11 @@ for example:
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 
 from keyquorum import speech
+from keyquorum.cli import shell
 from keyquorum.errors import MalformedError, UsageError
 from keyquorum.model import explain, placement, policy, strict_json, tree
 from keyquorum.model.policy_warnings import cautions
@@ -60,7 +60,7 @@ def run(arguments: Namespace) -> int:
 
 def load_policy(path: str) -> Policy:
     """Read a policy file of at most 64 KiB; raises `UsageError` and `MalformedError` naming the file and the place."""
-    data = _read(path, policy.MAX_FILE)
+    data = shell.read_file(path, policy.MAX_FILE)
     try:
         table = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -75,25 +75,6 @@ def load_policy(path: str) -> Policy:
     except ValueError:  # what int() says to thousands of digits
         raise MalformedError(path, "", "not TOML: a number is too large") from None
     return policy.parse(table, path)
-
-
-def _read(path: str, cap: int) -> bytes:
-    pieces, size = [], 0
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            while size <= cap and (piece := os.read(descriptor, cap + 1 - size)):
-                pieces.append(piece)
-                size += len(piece)
-        finally:
-            os.close(descriptor)
-    except ValueError:
-        raise UsageError("the policy's file name holds a zero byte") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    if size > cap:
-        raise MalformedError(path, "", f"has more than {cap} bytes")
-    return b"".join(pieces)
 
 
 def to_json(meaning: Meaning, path: str) -> dict[str, Any]:

@@ -77,11 +77,18 @@ def run(arguments: Namespace) -> int:
 def _recovered_key(machine: Machine, header: Header) -> VolumeKey:
     enrolment = verify_enrolment(header, machine.settings.volumes)
     context = Context(answers=machine.answers, tuning=machine.tuning, now=machine.now, tell=speech.verdict)
-    limits = Limits(holder=machine.settings.holder_timeout, person=_PATIENCE, deadline=time.monotonic() + _PATIENCE)
+    limits = Limits(
+        holder=machine.settings.holder_timeout,
+        person=_PATIENCE,
+        deadline=time.monotonic() + _PATIENCE,
+        custodian=machine.settings.custodian_timeout,
+    )
     gathering = Gathering(enrolment, context, limits)
     try:
         gathering.ask_unattended()
+        gathering.begin_custodians()
         gathering.ask_person()
+        gathering.wait_for_custodians(machine.settings.custodian_timeout)
         return rebuild_volume_key(enrolment.volume_set, gathering.shares)
     finally:
         gathering.close()

@@ -8,7 +8,7 @@ import time
 
 from keyquorum import process, speech
 from keyquorum.enroll.request import Machine
-from keyquorum.errors import KeyquorumError, UsageError
+from keyquorum.errors import KeyquorumError, MalformedError, UsageError
 from keyquorum.holders.contract import Tuning
 from keyquorum.linux import luks_admin, prompt
 from keyquorum.linux.answers import LocalAnswers
@@ -71,6 +71,7 @@ def machine(arguments: Namespace) -> Machine:
             pcr_signatures=settings.pcr_signature,
             pkcs11_modules=settings.pkcs11_module,
             reference_directory=settings.reference,
+            machine=settings.machine,
         ),
         answers=LocalAnswers(
             credentials=os.environ.get("CREDENTIALS_DIRECTORY", ""),
@@ -83,6 +84,27 @@ def machine(arguments: Namespace) -> Machine:
         tell=speech.note,
         warn=speech.warn,
     )
+
+
+def read_file(path: str, cap: int) -> bytes:
+    """Read a file that is no secret, or standard input for "-"; raises `UsageError`, also for more than `cap` bytes."""
+    pieces, size = [], 0
+    try:
+        descriptor = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while size <= cap and (piece := os.read(descriptor, cap + 1 - size)):
+                pieces.append(piece)
+                size += len(piece)
+        finally:
+            if descriptor:
+                os.close(descriptor)
+    except ValueError:
+        raise UsageError("a file name holds a zero byte") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if size > cap:
+        raise MalformedError(path, "", f"has more than {cap} bytes")
+    return b"".join(pieces)
 
 
 def read_key_file(path: str) -> Secret:

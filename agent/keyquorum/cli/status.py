@@ -17,6 +17,7 @@ from keyquorum import speech
 from keyquorum.cli import shell
 from keyquorum.daemon import boot_reports
 from keyquorum.errors import KeyquorumError, MalformedError
+from keyquorum.holders import enclave_where, machine_certificates
 from keyquorum.linux import block, boot_record
 from keyquorum.linux.private_header import copy_header
 from keyquorum.model import tree
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from typing import Any
 
+    from keyquorum.model.volume_set import Placement
     from keyquorum.settings import Settings
 
 SUMMARY = "show what is enrolled here and how it was opened"
@@ -45,6 +47,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Show."""
     settings = load()
+    machine_certificates.warn(settings.machine, int(time.time()), speech.warn)
     if arguments.device:
         volumes = [_one(block.resolve(arguments.device), arguments.header, settings)]
     else:
@@ -89,8 +92,13 @@ def _one(device: str, header_device: str, settings: Settings) -> dict[str, Any]:
         "measure_pcr": volume_set.measure_pcr,
         "policy": tree.to_json(volume_set.policy),
         "fragments": [{"index": p.index, "name": p.name, "kind": p.kind} for p in volume_set.placements],
+        "test_roots": [p.name for p in volume_set.placements if _by_test_roots(p)],
         "last_unlock": _last_unlock(volume_set.volume),
     }
+
+
+def _by_test_roots(placement: Placement) -> bool:
+    return placement.kind == "enclave" and bool(enclave_where.parse(placement.where)[1].test_roots)
 
 
 def _last_unlock(uuid: str) -> dict[str, Any] | None:
@@ -119,6 +127,7 @@ def _lines(volume: dict[str, Any]) -> list[str]:
         f"  opens with {_tree_words(volume['policy'], names)}",
         f"  enrolled {issued}, epoch {volume['epoch']}, mode {volume['mode']}",
     ]
+    lines += [f"  {name} is {enclave_where.LOUD}" for name in volume["test_roots"]]
     last = volume["last_unlock"]
     if last:
         lines.append(f"  at boot: {last['outcome']}")

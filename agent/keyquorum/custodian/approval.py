@@ -93,7 +93,7 @@ def verify(
 
 def parse(payload: bytes) -> Approval:
     """Read the payload of an envelope that was verified; raises `TamperingError`."""
-    fields = Fields(strict_json.parse(payload, _WHAT, MAX_ENVELOPE, TamperingError), _WHAT, TamperingError)
+    fields = Fields.read(payload, _WHAT, MAX_ENVELOPE, TamperingError)
     fields.version(VERSION)
     found = Approval(
         custodian=fields.text("custodian", longest=128),

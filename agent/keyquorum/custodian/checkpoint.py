@@ -113,6 +113,19 @@ def verify(signed: bytes, log: VerifierKey, witnesses: tuple[VerifierKey, ...] =
     return Verified(checkpoint=found, witnesses=times, signed=signed)
 
 
+def replaces(offered: bytes, kept: bytes) -> bool:
+    """Say whether a note is worth keeping instead of another: more entries, or as many and no fewer cosignatures.
+
+    Signatures are counted, not checked: that is done before a note is kept. Raises `TamperingError` for what is none.
+    """
+    return _worth(offered) >= _worth(kept)
+
+
+def _worth(signed: bytes) -> tuple[int, int]:
+    parsed = note.parse(signed)
+    return parse_text(parsed.text).size, len({(line.name, line.key_id) for line in parsed.signatures})
+
+
 class ForkError(TamperingError):
     """One log has said two things that cannot both be so; `notes` are the two signed checkpoints, which prove it."""
 

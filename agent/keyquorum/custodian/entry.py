@@ -8,15 +8,17 @@ checks of a decision: there is none where a secret would fit unnoticed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence.result import MAX_TEXT, Check, Outcome, printable
+from keyquorum.evidence.result import MAX_TEXT, Check, Outcome, check_text, printable
 from keyquorum.model import fragment_name, strict_json
 from keyquorum.model.fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from keyquorum.model.fragment_name import FragmentName
 
@@ -26,6 +28,13 @@ MAX_CHECKS = 64
 MAX_TIME = 1 << 40  # seconds since 1970
 MAX_NUMBER = 1 << 53
 _WHAT = "the log entry"
+_CHECK_FIELDS = frozenset(Check._fields)
+_TEXTS = frozenset((str, Outcome))
+_OUTCOMES = {str(outcome): outcome for outcome in Outcome}
+_CHECKS = "checks"
+_REMEMBERED = 2048  # checks that a reader takes, by all that they say
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
+_MAX_NAME = 64
 
 CHALLENGE, DECISION, RELEASE, APPROVAL, ADMINISTRATION = (
     "challenge",
@@ -42,7 +51,10 @@ ACTS: dict[str, tuple[str, ...]] = {
     ADMINISTRATION: (
         "founded",
         "enrolled-machine",
+        "offered-enrolment",
+        "admitted-owner",
         "revoked-machine",
+        "renewed-machine",
         "deposited",
         "retired",
         "settings",
@@ -57,7 +69,7 @@ FACTS = frozenset(
     {
         *("nonce-sha256", "recipient-sha256", "evidence-sha256", "policy-sha256", "sealed-sha256", "identity-sha256"),
         *("attestation", "address", "region", "country", "operator", "version", "checkpoint-size", "checkpoint-root"),
-        *("pending", "operator-envelope-sha256"),
+        *("pending", "operator-envelope-sha256", "reference-sha256", "token-sha256"),
     }
 )
 
@@ -86,9 +98,9 @@ class Entry:
     checks: tuple[Check, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
-    def serialise(self) -> bytes:
-        """Write the canonical form; raises `ValueError` for an entry that no reader would take."""
-        table: dict[str, object] = {
+    def _table(self) -> dict[str, Any]:
+        """Return the JSON form but for the checks."""
+        return {
             "version": VERSION,
             "number": self.number,
             "at": self.at,
@@ -98,43 +110,117 @@ class Entry:
             "machine": self.machine,
             "fragment": self.fragment.to_json() if self.fragment else None,
             "reason": printable(self.reason) if self.reason else "",
-            "checks": [check_table(check) for check in self.checks],
             "facts": {name: printable(value) for name, value in self.facts.items()},
         }
-        data = strict_json.serialise(table)
+
+    def written(self) -> Written:
+        """Write the canonical form, unchecked."""
+        table = self._table()
+        return Written(self, table, strict_json.serialise_around(table, _CHECKS, map(check_text, self.checks)))
+
+    def serialise(self) -> bytes:
+        """Write the canonical form; raises `ValueError` for an entry that no reader would take."""
+        return self.written().checked()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An entry, its JSON form but for the checks as a table, and the bytes that are hashed."""
+
+    entry: Entry
+    table: dict[str, Any]
+    body: bytes
+
+    def checked(self) -> bytes:
+        """Return the bytes; raises `ValueError` for an entry that no reader would take."""
+        if len(self.body) > MAX_ENTRY:
+            raise ValueError(f"an entry of {len(self.body)} bytes is more than the {MAX_ENTRY} allowed")
+        if len(self.entry.checks) > MAX_CHECKS:
+            raise ValueError(f"an entry with {len(self.entry.checks)} checks has more than the {MAX_CHECKS} allowed")
         try:
-            parse(data)
+            # As its readers will; that they get this table out of these bytes is what JSON is for.
+            _read({**self.table, _CHECKS: []})
+            for check in self.entry.checks:
+                _demand_readable(check)
         except TamperingError as problem:
             raise ValueError(problem.message) from None
-        return data
+        return self.body
 
 
-def check_table(check: Check) -> dict[str, str]:
-    """Return the JSON form of a check."""
-    return {name: str(getattr(check, name)) for name in ("name", "spec", "expected", "actual", "outcome")}
+def administration(
+    act: str,
+    who: Actor,
+    at: int,
+    machine: str,
+    *,
+    fragment: FragmentName | None = None,
+    reason: str = "",
+    facts: Mapping[str, str] | None = None,
+) -> Entry:
+    """Draft an entry of an administrative act."""
+    return Entry(
+        number=0,
+        at=at,
+        kind=ADMINISTRATION,
+        act=act,
+        who=who,
+        machine=machine,
+        fragment=fragment,
+        reason=reason,
+        facts=facts or {},
+    )
 
 
 def take_checks(fields: Fields, name: str) -> tuple[Check, ...]:
     """Read a list of checks."""
-    found = []
-    for index, value in enumerate(fields.rows(name, most=MAX_CHECKS)):
-        row = fields.row(name, index, value)
-        found.append(
-            Check(
-                name=row.name("name", longest=64),
-                spec=row.text("spec"),
-                expected=row.text("expected"),
-                actual=row.text("actual"),
-                outcome=Outcome(row.choice("outcome", tuple(Outcome))),
-            )
-        )
-        row.finish()
-    return tuple(found)
+    rows = fields.rows(name, most=MAX_CHECKS)
+    return tuple(_plain_check(row) or _check(fields.row(name, index, row)) for index, row in enumerate(rows))
+
+
+@lru_cache(_REMEMBERED)
+def _demand_readable(check: Check) -> None:
+    """Return if a reader takes a check; raises `TamperingError`. Only those that are taken are remembered."""
+    row = check._asdict()
+    if _plain_check(row) is None:
+        _check(Fields(row, _WHAT, TamperingError, _CHECKS))
+
+
+def _plain_check(row: Any) -> Check | None:
+    """Return a check that has nothing wrong; of every other row the reader of fields says what is."""
+    if not isinstance(row, dict) or row.keys() != _CHECK_FIELDS:
+        return None
+    values = [row[name] for name in Check._fields]
+    if not (_TEXTS.issuperset(map(type, values)) and all(values) and "".join(values).isprintable()):
+        return None
+    name, spec, expected, actual, word = values
+    outcome = _OUTCOMES.get(word)
+    if outcome is None or max(map(len, values)) > MAX_TEXT or len(name) > _MAX_NAME or not _NAME.issuperset(name):
+        return None
+    return Check(name, spec, expected, actual, outcome)
+
+
+def _check(row: Fields) -> Check:
+    found = Check(
+        name=row.name("name", longest=_MAX_NAME),
+        spec=row.text("spec"),
+        expected=row.text("expected"),
+        actual=row.text("actual"),
+        outcome=Outcome(row.choice("outcome", tuple(Outcome))),
+    )
+    row.finish()
+    return found
 
 
 def parse(data: bytes) -> Entry:
     """Read an entry; raises `TamperingError`, also for one that is not in the canonical form."""
     value = strict_json.parse(data, _WHAT, MAX_ENTRY, TamperingError)
+    found = _read(value)
+    if strict_json.serialise(value) != data:
+        raise TamperingError(_WHAT, "", "is not in the canonical form")
+    return found
+
+
+def _read(value: Any) -> Entry:
     fields = Fields(value, _WHAT, TamperingError)
     fields.version(VERSION)
     kind = fields.choice("kind", tuple(ACTS))
@@ -147,12 +233,10 @@ def parse(data: bytes) -> Entry:
         machine=optional_text(fields, "machine"),
         fragment=_fragment(fields),
         reason=optional_text(fields, "reason"),
-        checks=take_checks(fields, "checks"),
+        checks=take_checks(fields, _CHECKS),
         facts=_facts(fields.table("facts")),
     )
     fields.finish()
-    if strict_json.serialise(value) != data:
-        raise TamperingError(_WHAT, "", "is not in the canonical form")
     return found
 
 

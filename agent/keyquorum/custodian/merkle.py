@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from keyquorum.errors import MalformedError, TamperingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Reader = Callable[[int, int], bytes]
     Node = tuple[int, int, bytes]
@@ -107,19 +107,9 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: list[bytes], exp
     if not 0 <= index < size:
         raise TamperingError(_WHAT, "index", f"{index} is not among the first {size} entries")
     _check_sizes([leaf, *proof])
-    first, last, digest = index, size - 1, leaf
-    for other in proof:
-        if last == 0:
-            raise TamperingError(_WHAT, "hashes", "has more hashes than the tree has levels")
-        if first & 1 or first == last:
-            digest = node_hash(other, digest)
-            while first and not first & 1:
-                first, last = first >> 1, last >> 1
-        else:
-            digest = node_hash(digest, other)
-        first, last = first >> 1, last >> 1
-    if last != 0:
-        raise TamperingError(_WHAT, "hashes", "has fewer hashes than the tree has levels")
+    digest = leaf
+    for other, left in _climb(index, size - 1, proof):
+        digest = node_hash(other, digest) if left else node_hash(digest, other)
     if digest != expected_root:
         raise TamperingError(_WHAT, "root", f"entry {index} gives {digest.hex()}, the tree has {expected_root.hex()}")
 
@@ -144,21 +134,31 @@ def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, pro
     while first & 1:
         first, last = first >> 1, last >> 1
     was = now = path[0]
-    for other in path[1:]:
-        if last == 0:
-            raise TamperingError(_WHAT, "hashes", "has more hashes than the tree has levels")
-        if first & 1 or first == last:
+    for other, left in _climb(first, last, path[1:]):
+        if left:
             was, now = node_hash(other, was), node_hash(other, now)
-            while first and not first & 1:
-                first, last = first >> 1, last >> 1
         else:
             now = node_hash(now, other)
-        first, last = first >> 1, last >> 1
-    if last != 0:
-        raise TamperingError(_WHAT, "hashes", "has fewer hashes than the tree has levels")
     for size, expected, actual in ((old, old_root, was), (new, new_root, now)):
         if expected != actual:
             raise TamperingError(_WHAT, "root", f"for {size} entries it gives {actual.hex()}, not {expected.hex()}")
+
+
+def _climb(first: int, last: int, proof: list[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Give each hash on the way from node `first` of a level up to the root, and whether it stands on the left.
+
+    `last` is the number of the level's last node. Raises `TamperingError` when there is not one hash for each level.
+    """
+    for other in proof:
+        if last == 0:
+            raise TamperingError(_WHAT, "hashes", "has more hashes than the tree has levels")
+        left = bool(first & 1) or first == last
+        while left and first and not first & 1:
+            first, last = first >> 1, last >> 1
+        yield other, left
+        first, last = first >> 1, last >> 1
+    if last != 0:
+        raise TamperingError(_WHAT, "hashes", "has fewer hashes than the tree has levels")
 
 
 def _check_sizes(hashes: list[bytes]) -> None:

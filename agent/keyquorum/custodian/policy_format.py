@@ -104,7 +104,7 @@ def _seconds_of(value: Any) -> Any:
 
 def parse(payload: bytes, error: ErrorType = TamperingError) -> ReleasePolicy:
     """Read a policy; raises `error`."""
-    fields = Fields(strict_json.parse(payload, _WHAT, MAX_PAYLOAD, error), _WHAT, error)
+    fields = Fields.read(payload, _WHAT, MAX_PAYLOAD, error)
     fields.version(VERSION)
     places = {name: _place(fields, name, error) for name in PLACES}
     found = ReleasePolicy(

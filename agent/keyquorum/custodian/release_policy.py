@@ -8,6 +8,7 @@ and a rule that cannot be evaluated. A rule that is not wanted shows as waived, 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,10 +16,9 @@ from typing import TYPE_CHECKING
 from keyquorum.custodian import approval, policy_format
 from keyquorum.custodian.policy_format import DAY_MINUTES, DAYS, PLACES
 from keyquorum.custodian.verdict import DENIED, PENDING, RELEASED, Verdict
-from keyquorum.envelope import dsse
 from keyquorum.errors import TamperingError
-from keyquorum.evidence.result import Check, Outcome, printable
-from keyquorum.model import strict_json
+from keyquorum.evidence.checks import Checks
+from keyquorum.evidence.signed_policy import accept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,24 +26,15 @@ if TYPE_CHECKING:
 
     from keyquorum.custodian.approval import Pending
     from keyquorum.custodian.policy_format import Hours, ReleasePolicy
+    from keyquorum.evidence.signed_policy import SignedPolicy
 
     Zones = Callable[[str], tzinfo]
 
-MAX_ENVELOPE = 64 * 1024
 APPROVALS = "policy.approvals"
 _SPEC = "docs/custodian.md §5"
 _WHAT = "the release policy"
 # What a lookup of time zones may raise; whatever it is, the rule was not evaluated, and that is a denial.
 _NOT_EVALUATED = (LookupError, ValueError, OSError, OverflowError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedPolicy:
-    """A policy as it is stored: a DSSE envelope in JSON, which owners may sign it, the lowest serial to accept."""
-
-    envelope: bytes
-    owners: tuple[dsse.PublicKey, ...]
-    lowest_serial: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,41 +58,27 @@ class Request:
     approvals: tuple[bytes, ...] = ()
 
 
-class _Rules:
-    """The rules of one verdict, as they are evaluated."""
+class _Rules(Checks):
+    """The rules of one verdict, as they are evaluated; all are demanded by one page."""
 
     def __init__(self) -> None:
-        self.made: list[Check] = []
-
-    def demand(self, name: str, expected: str, actual: str, holds: bool) -> None:
-        self._note(name, expected, actual, Outcome.PASSED if holds else Outcome.FAILED)
-
-    def waive(self, name: str, actual: str = "") -> None:
-        self._note(name, policy_format.ANY, actual or "not looked at", Outcome.WAIVED)
+        super().__init__(defaultdict(lambda: _SPEC))
 
     def one_of(self, name: str, allowed: tuple[str, ...], actual: str) -> None:
         """Demand that something is on a list; an empty list is "any"."""
         if allowed:
-            self.demand(name, ", ".join(allowed), actual or "not known", actual in allowed)
+            self.demand(name, expected=", ".join(allowed), actual=actual or "not known", holds=actual in allowed)
         else:
-            self.waive(name, actual)
-
-    def _note(self, name: str, expected: str, actual: str, outcome: Outcome) -> None:
-        check = Check(name=name, spec=_SPEC, expected=printable(expected), actual=printable(actual), outcome=outcome)
-        self.made.append(check)
-
-    @property
-    def failed(self) -> list[Check]:
-        return [check for check in self.made if check.outcome is Outcome.FAILED]
+            self.waive(name, policy_format.ANY, actual)
 
 
 def decide(policy: SignedPolicy, request: Request, zones: Zones) -> Verdict:
     """Return what the policy says about the request, with every rule; never raises for what a policy holds."""
     rules = _Rules()
     facts = {"policy-sha256": hashlib.sha256(policy.envelope).hexdigest(), "attestation": request.attestation or "none"}
-    found = _load(policy, request, rules)
+    found = accept(policy, policy_format.POLICY_TYPE, policy_format.parse, request.now, rules, what=_WHAT)
     if found is None:
-        return Verdict(act=DENIED, reason=_reason(rules.failed[0]), checks=tuple(rules.made), facts=facts)
+        return Verdict(act=DENIED, reason=rules.reason, checks=rules.made, facts=facts)
     rules.one_of("policy.volume", found.volumes, request.volume)
     rules.one_of("policy.machine", found.machines, request.machine)
     rules.one_of("policy.attestation", found.attestation, request.attestation)
@@ -110,66 +87,39 @@ def decide(policy: SignedPolicy, request: Request, zones: Zones) -> Verdict:
         rules.one_of(f"policy.{place}.requester", found.requester[place], request.requester.get(place, ""))
     _hours(found.hours, request.now, zones, rules)
     _limits(found.limits, request, rules)
-    refused = bool(rules.failed)
+    refused = rules.failed
     refused = _approvals(found, request, rules) or refused
     if not rules.failed:
-        return Verdict(act=RELEASED, reason="", checks=tuple(rules.made), facts=facts)
+        return Verdict(act=RELEASED, reason="", checks=rules.made, facts=facts)
     # People are asked only about what everything else allows.
     waits = found.approvals is not None and not refused
     return Verdict(
         act=PENDING if waits else DENIED,
-        reason=_reason(rules.failed[0]),
-        checks=tuple(rules.made),
+        reason=rules.reason,
+        checks=rules.made,
         facts=facts,
         within=found.approvals.within if found.approvals is not None and waits else 0,
     )
 
 
-def _reason(check: Check) -> str:
-    return printable(f"{check.name}: expected {check.expected}, found {check.actual}")
-
-
-def _load(policy: SignedPolicy, request: Request, rules: _Rules) -> ReleasePolicy | None:
-    """Return the policy if it counts now, or None with the failed rule."""
-    owners = ", ".join(key.key_id for key in policy.owners) or "nobody"
-    try:
-        table = strict_json.parse(policy.envelope, _WHAT, MAX_ENVELOPE, TamperingError)
-        payload = dsse.verify(dsse.parse(table, _WHAT), policy_format.POLICY_TYPE, policy.owners)
-    except TamperingError as problem:
-        rules.demand("policy.signature", f"signed by {owners}", problem.message, holds=False)
-        return None
-    rules.demand("policy.signature", f"signed by {owners}", "signed", holds=True)
-    try:
-        found = policy_format.parse(payload)
-    except TamperingError as problem:
-        rules.demand("policy.format", f"version {policy_format.VERSION}", problem.message, holds=False)
-        return None
-    known = f"version {policy_format.VERSION}"
-    rules.demand("policy.format", known, known, holds=True)
-    valid = found.issued <= request.now < found.expires
-    rules.demand("policy.validity", f"from {found.issued} to before {found.expires}", str(request.now), valid)
-    newest = found.serial >= policy.lowest_serial
-    rules.demand("policy.serial", f"at least {policy.lowest_serial}", str(found.serial), newest)
-    return None if rules.failed else found
-
-
 def _hours(hours: Hours | None, now: int, zones: Zones, rules: _Rules) -> None:
     if hours is None:
-        rules.waive("policy.hours")
+        rules.waive("policy.hours", policy_format.ANY)
         return
     days = ", ".join(DAYS[day] for day in sorted(hours.days))
     expected = f"{days} from {_clock(hours.start)} to {_clock(hours.end)} {hours.zone}"
     try:
         local = datetime.fromtimestamp(now, zones(hours.zone))
     except _NOT_EVALUATED:
-        rules.demand("policy.hours", expected, f"the time zone {hours.zone} is not known here", holds=False)
+        unknown = f"the time zone {hours.zone} is not known here"
+        rules.demand("policy.hours", expected=expected, actual=unknown, holds=False)
         return
     minute, day = local.hour * 60 + local.minute, local.weekday()
     if hours.start < hours.end:
         inside = day in hours.days and hours.start <= minute < hours.end
     else:  # over midnight: the small hours belong to the day before
         inside = (day in hours.days and minute >= hours.start) or ((day - 1) % 7 in hours.days and minute < hours.end)
-    rules.demand("policy.hours", expected, f"{DAYS[day]} {_clock(minute)}", inside)
+    rules.demand("policy.hours", expected=expected, actual=f"{DAYS[day]} {_clock(minute)}", holds=inside)
 
 
 def _clock(minutes: int) -> str:
@@ -182,16 +132,17 @@ def _limits(limits: tuple[int, int] | None, request: Request, rules: _Rules) -> 
     counts = {"policy.limits.hour": request.releases_in_hour, "policy.limits.total": request.releases}
     for (name, count), most in zip(counts.items(), limits or (0, 0), strict=True):
         if limits is None:
-            rules.waive(name, f"{count} releases before this one")
+            rules.waive(name, policy_format.ANY, f"{count} releases before this one")
         else:
-            rules.demand(name, f"fewer than {most} releases", f"{count} before this one", 0 <= count < most)
+            actual = f"{count} before this one"
+            rules.demand(name, expected=f"fewer than {most} releases", actual=actual, holds=0 <= count < most)
 
 
 def _approvals(policy: ReleasePolicy, request: Request, rules: _Rules) -> bool:
     """Count who agreed; return whether somebody refused, which ends the waiting."""
     asked = policy.approvals
     if asked is None:
-        rules.waive(APPROVALS)
+        rules.waive(APPROVALS, policy_format.ANY)
         return False
     agreed: set[str] = set()
     refusals: list[str] = []
@@ -211,5 +162,5 @@ def _approvals(policy: ReleasePolicy, request: Request, rules: _Rules) -> bool:
             refusals.append(f"{found.operator} refused")
     expected = f"{asked.needed} of {', '.join(asked.operators)} within {asked.within} s"
     actual = "; ".join([", ".join(sorted(agreed)) or "nobody", *refusals, *problems])
-    rules.demand(APPROVALS, expected, actual, len(agreed) >= asked.needed and not refusals)
+    rules.demand(APPROVALS, expected=expected, actual=actual, holds=len(agreed) >= asked.needed and not refusals)
     return bool(refusals)

@@ -30,34 +30,61 @@ if TYPE_CHECKING:
     from keyquorum.custodian.note import NoteSigner, VerifierKey
     from keyquorum.model.fragment_name import FragmentName
 
-MAX_SEALED = 4096
-MAX_POLICY = 64 * 1024
 MAX_KEY = 4096
 MOST_ENTRIES = 1000  # in one answer
+# How a transaction begins, ends well and ends badly; and how one within another does.
+_OUTER = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+_INNER = ("SAVEPOINT inner", "RELEASE inner", "ROLLBACK TO inner", "RELEASE inner")
 
 
 class StaleStoreError(TamperingError):
     """The store is older than what a witness has seen of it: a restored backup (I6). It releases nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Machine:
-    """An enrolled machine: SHA-256 of its TLS client key (SubjectPublicKeyInfo) and its TPM attestation key."""
+    """An enrolled machine: SHA-256 of its TLS client key (SubjectPublicKeyInfo), and its TPM attestation key.
+
+    `attestation_key` is the public area, `qualified_name` the key's place in the TPM (`evidence.tpm_quote`).
+    """
 
     name: str
     client_key: bytes
     attestation_key: bytes
+    qualified_name: bytes = b""
     revoked: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Deposit:
-    """What an owner leaves: for which machine, the sealed identity, and the signed release policy."""
+    """What an owner leaves: for which machine, the sealed identity, signed release policy and reference values."""
 
     fragment: FragmentName
     machine: str
     sealed: bytes
     policy: bytes
+    reference: bytes = b""
+
+    def hashes(self) -> dict[str, str]:
+        """Return what the log entry of this deposit says of it."""
+        parts = {"sealed": self.sealed, "policy": self.policy, "reference": self.reference}
+        return {f"{name}-sha256": sha256(part) for name, part in parts.items()}
+
+
+class _Reading:
+    """What is read inside is read of a store; it knows nothing of who reads, so there is one for all."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self._store._database  # noqa: SLF001 (its own)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise store_schema.failure(error) from None
 
 
 class Store:
@@ -66,6 +93,8 @@ class Store:
     def __init__(self, database: sqlite3.Connection, *, current: bool) -> None:
         self._database = database
         self._current = current
+        self._depth = 0  # of transactions within one another
+        self._reading = _Reading(self)
         self.log = StoredLog(database)
         with self.reading():
             row = database.execute("SELECT value FROM meta WHERE name = 'origin'").fetchone()
@@ -75,13 +104,26 @@ class Store:
         """Close the connection."""
         self._database.close()
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> _Reading:
         """Turn SQLite's errors into ours."""
-        try:
-            yield self._database
-        except sqlite3.Error as error:
-            raise store_schema.failure(error) from None
+        return self._reading
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read what is inside from one state of the store, which also costs less than looking for the newest each time.
+
+        Not for long, and with nothing written inside: the store's own log grows meanwhile. Within a transaction it is
+        what that one sees.
+        """
+        with self.reading() as database:
+            if self._depth:
+                yield
+                return
+            database.execute("BEGIN")
+            try:
+                yield
+            finally:
+                database.execute("COMMIT")
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -96,16 +138,27 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        """Begin and commit, or, within another transaction, a part that is taken back by itself (`group_commit`)."""
+        begin, commit, *rollback = _INNER if self._depth else _OUTER  # one that was left over makes BEGIN fail
+        self._depth += 1
         try:
-            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(begin)
+            if self._depth == 1:
+                self.log.hold()
             try:
                 yield
-                self._database.execute("COMMIT")
-            finally:
-                if self._database.in_transaction:  # an error inside, or a commit that failed
-                    self._database.execute("ROLLBACK")
+                self._database.execute(commit)
+            except BaseException:  # an error inside, or a commit that failed
+                self.log.hold()  # what it knew may be taken back now
+                for statement in rollback if self._database.in_transaction else ():
+                    self._database.execute(statement)
+                raise
         except sqlite3.Error as error:
             raise store_schema.failure(error) from None
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self.log.let_go()
 
     def record(self, draft: Entry) -> Entry:
         """Append an entry that changes nothing else, such as a refusal; return it with its number."""
@@ -120,72 +173,47 @@ class Store:
         apply(self._database, found)
         return found
 
-    # Machines and deposits
+    # Machines and epochs
 
     def enrol_machine(self, machine: Machine, who: Actor, at: int) -> Entry:
         """Enrol a machine; raises `UsageError` if one ever had this name or key.
 
         A revoked machine's name is not given again: fragments deposited for the old machine would be the new one's.
         """
-        if len(machine.client_key) != 32 or len(machine.attestation_key) > MAX_KEY:
-            raise MalformedError("the machine's keys", machine.name, "have a wrong size")
-        facts = {"identity-sha256": machine.client_key.hex()}
-        draft = _administration("enrolled-machine", who, at, machine.name, facts=facts)
         with self.writing() as database:
-            query = "SELECT name FROM machine WHERE name = ? OR client_key = ?"
-            taken = database.execute(query, (machine.name, machine.client_key)).fetchone()
-            if taken is not None:
-                raise UsageError(f"machine {taken[0]} has or had this name or key", "take another name")
-            found = self.note(draft)
-            database.execute(
-                "INSERT INTO machine (name, client_key, attestation_key, enrolled) VALUES (?, ?, ?, ?)",
-                (machine.name, machine.client_key, machine.attestation_key, at),
-            )
-            return found
+            return self.add_machine(database, machine, who, at)
+
+    def add_machine(self, database: sqlite3.Connection, machine: Machine, who: Actor, at: int) -> Entry:
+        """Enrol a machine within the caller's transaction."""
+        keys = (machine.attestation_key, machine.qualified_name)
+        if len(machine.client_key) != 32 or max(map(len, keys)) > MAX_KEY:
+            raise MalformedError("the machine's keys", machine.name, "have a wrong size")
+        query = "SELECT name FROM machine WHERE name = ? OR client_key = ?"
+        taken = database.execute(query, (machine.name, machine.client_key)).fetchone()
+        if taken is not None:
+            raise UsageError(f"machine {taken[0]} has or had this name or key", "take another name")
+        facts = {"identity-sha256": machine.client_key.hex()}
+        found = self.note(entry.administration("enrolled-machine", who, at, machine.name, facts=facts))
+        database.execute(
+            "INSERT INTO machine (name, client_key, attestation_key, qualified_name, enrolled) VALUES (?, ?, ?, ?, ?)",
+            (machine.name, machine.client_key, *keys, at),
+        )
+        return found
 
     def machine_of(self, client_key: bytes) -> Machine | None:
         """Return the machine with this TLS key, revoked ones too."""
         with self.reading() as database:
-            query = "SELECT name, client_key, attestation_key, revoked FROM machine WHERE client_key = ?"
+            query = """SELECT name, client_key, attestation_key, qualified_name, revoked IS NOT NULL
+                FROM machine WHERE client_key = ?"""
             row = database.execute(query, (client_key,)).fetchone()
-        if row is None:
-            return None
-        return Machine(name=row[0], client_key=row[1], attestation_key=row[2], revoked=row[3] is not None)
+        return None if row is None else Machine(row[0], row[1], row[2], row[3], revoked=bool(row[4]))
 
     def revoke_machine(self, name: str, who: Actor, at: int, reason: str) -> Entry:
         """Never again release anything to a machine; raises `UsageError` if there is none of this name."""
         with self.writing() as database:
             if database.execute("SELECT 1 FROM machine WHERE name = ?", (name,)).fetchone() is None:
                 raise UsageError(f"no machine {name} is enrolled")
-            return self.note(_administration("revoked-machine", who, at, name, reason=reason))
-
-    def deposit(self, offered: Deposit, who: Actor, at: int) -> Entry:
-        """Take a fragment's sealed identity and its release policy; raises `UsageError`.
-
-        Epochs only go forward (I10): none below the highest that was deposited for this set. The epochs before stay
-        until they are retired, because the owner has not yet committed to the new one (I6).
-        """
-        if not 0 < len(offered.sealed) <= MAX_SEALED or len(offered.policy) > MAX_POLICY:
-            raise MalformedError("the deposit", "", "has a wrong size")
-        fragment, machine = offered.fragment, offered.machine
-        facts = {"sealed-sha256": sha256(offered.sealed), "policy-sha256": sha256(offered.policy)}
-        draft = _administration("deposited", who, at, machine, fragment=fragment, facts=facts)
-        with self.writing() as database:
-            highest, lowest = self.epochs(fragment)
-            if fragment.epoch < max(highest, lowest):
-                raise UsageError(f"epoch {fragment.epoch} is over: this set is at {max(highest, lowest)}")
-            query = "SELECT 1 FROM machine WHERE name = ? AND revoked IS NULL"
-            if database.execute(query, (machine,)).fetchone() is None:
-                raise UsageError(f"no machine {machine} is enrolled")
-            if database.execute(_DEPOSITED, fragment_key(fragment)).fetchone() is not None:
-                raise UsageError("this fragment is deposited already", "deposit a new epoch")
-            found = self.note(draft)
-            database.execute(
-                """INSERT INTO deposit (volume, set_id, epoch, idx, machine, sealed, policy, number)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-                (*fragment_key(fragment), machine, offered.sealed, offered.policy, found.number),
-            )
-            return found
+            return self.note(entry.administration("revoked-machine", who, at, name, reason=reason))
 
     def epochs(self, fragment: FragmentName) -> tuple[int, int]:
         """Return the highest epoch deposited for the fragment's set, and the lowest that is not retired."""
@@ -194,22 +222,30 @@ class Store:
             row = database.execute(query, (fragment.volume, fragment.set_id)).fetchone()
         return (0, 1) if row is None else (int(row[0]), int(row[1]))
 
-    def retire(self, fragment: FragmentName, who: Actor, at: int) -> Entry:
-        """Give up this epoch of the fragment's set and all before it, for every index; for ever."""
-        with self.writing():
-            return self.note(_administration("retired", who, at, "", fragment=fragment))
-
     # The log: what it proves, and whether this store is the newest
 
     def receipt_parts(self, number: int, size: int) -> tuple[bytes, list[bytes]]:
         """Return an entry and its inclusion proof in the tree of `size` entries."""
-        with self.reading():
+        with self.snapshot():
             return self.log.body(number), merkle.inclusion_proof(number, size, self.log.read)
 
     def entries(self, start: int) -> list[bytes]:
         """Return at most `MOST_ENTRIES` entries from `start` on, as they stand: what an export or a witness copies."""
         with self.reading():
             return list(self.log.bodies(start, start + MOST_ENTRIES))
+
+    @property
+    def size(self) -> int:
+        """Number of entries of the log."""
+        with self.reading():
+            return self.log.size
+
+    def newest_checkpoint(self) -> bytes:
+        """Return the checkpoint that was kept of the log as it is now, b"" if none was."""
+        with self.reading() as database:
+            query = "SELECT note FROM checkpoint WHERE size = ?"
+            row = database.execute(query, (self.log.size,)).fetchone()
+        return b"" if row is None else bytes(row[0])
 
     def consistency_proof(self, old: int, new: int) -> list[bytes]:
         """Return the proof that the log of `old` entries is the beginning of that of `new`."""
@@ -218,12 +254,20 @@ class Store:
                 raise MalformedError("the question to the log", "size", f"the log has no {new} entries")
             return merkle.consistency_proof(old, new, self.log.read)
 
+    @property
+    def whole(self) -> bool:
+        """Whether a transaction that was begun still stands; SQLite itself ends one when the disk is full, for one."""
+        return self._database.in_transaction
+
     def sign_checkpoint(self, signer: NoteSigner) -> bytes:
-        """Sign the log as it is now, and keep the note."""
+        """Sign the log as it is now, and keep the note; one that is kept already is returned as it is."""
         with self.writing():
+            kept = self.newest_checkpoint()
+            if kept:
+                return kept
             size = self.log.size
             note = checkpoint.sign(Checkpoint(origin=self.origin, size=size, root=self.log.root(size)), signer)
-            self.log.keep(size, note)
+            self.log.add(size, note)
             return note
 
     def prove_current(self, newest: Verified) -> None:
@@ -245,6 +289,15 @@ class Store:
                 raise TamperingError(WHAT, "log", f"is not the one that was signed with {seen.size} entries")
             self.log.keep(seen.size, newest.signed)
         self._current = True
+
+    def take_cosigned(self, found: Verified) -> None:
+        """Keep a checkpoint of this log that a witness cosigned; raises `TamperingError` for one of another history."""
+        seen = found.checkpoint
+        with self.writing():
+            self._of_this_log(seen)
+            if self.log.size < seen.size or self.log.root(seen.size) != seen.root:
+                raise TamperingError("the checkpoint", "root", f"is not that of the first {seen.size} entries here")
+            self.log.keep(seen.size, found.signed)
 
     def unsafe_without_witnesses(self) -> None:
         """Serve without comparing: a restored backup then releases epochs that were retired after it was made."""
@@ -278,6 +331,11 @@ class Store:
         if seen.origin != self.origin:
             raise TamperingError("the checkpoint", "origin", f"is {seen.origin}, not {self.origin}")
 
+    @property
+    def current(self) -> bool:
+        """Whether it was compared with what witnesses have seen, and so writes."""
+        return self._current
+
     def backup(self, path: str) -> None:
         """Write a copy of the store as it is at one instant; raises `UsageError` if there is something at `path`.
 
@@ -297,40 +355,22 @@ class Store:
             return log_check.examine(self.log.bodies(), notes, self.log.leaves())
 
 
-_DEPOSITED = "SELECT 1 FROM deposit WHERE volume = ? AND set_id = ? AND epoch = ? AND idx = ?"
-
-
 def fragment_key(fragment: FragmentName) -> tuple[str, bytes, int, int]:
     """Return the four columns that name a fragment."""
     return fragment.volume, fragment.set_id, fragment.epoch, fragment.index
 
 
+def deposited(database: sqlite3.Connection, fragment: FragmentName) -> tuple[str, bytes, bytes, bytes, int] | None:
+    """Return the row of a deposit: machine, sealed identity, policy, reference values, number of its entry."""
+    query = """SELECT machine, sealed, policy, reference, number FROM deposit
+        WHERE volume = ? AND set_id = ? AND epoch = ? AND idx = ?"""
+    row: tuple[str, bytes, bytes, bytes, int] | None = database.execute(query, fragment_key(fragment)).fetchone()
+    return row
+
+
 def sha256(data: bytes) -> str:
     """Hash something for an entry of the log."""
     return hashlib.sha256(data).hexdigest()
-
-
-def _administration(
-    act: str,
-    who: Actor,
-    at: int,
-    machine: str,
-    *,
-    fragment: FragmentName | None = None,
-    reason: str = "",
-    facts: dict[str, str] | None = None,
-) -> Entry:
-    return Entry(
-        number=0,
-        at=at,
-        kind=entry.ADMINISTRATION,
-        act=act,
-        who=who,
-        machine=machine,
-        fragment=fragment,
-        reason=reason,
-        facts=facts or {},
-    )
 
 
 def found_store(path: str, origin: str, who: Actor, at: int) -> Store:
@@ -341,7 +381,7 @@ def found_store(path: str, origin: str, who: Actor, at: int) -> Store:
         database.execute("BEGIN IMMEDIATE")
         store_schema.make_tables(database)
         database.execute("INSERT INTO meta (name, value) VALUES ('origin', ?)", (origin,))
-        StoredLog(database).append(_administration("founded", who, at, ""))
+        StoredLog(database).append(entry.administration("founded", who, at, ""))
         database.execute("COMMIT")
 
     return Store(store_schema.new_file(path, fill), current=True)

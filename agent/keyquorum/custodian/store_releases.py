@@ -7,15 +7,16 @@ A fragment leaves the store only as part of an `Answer`, and an answer exists on
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from keyquorum.custodian import entry
 from keyquorum.custodian.entry import Actor, Entry
-from keyquorum.custodian.store import Deposit, fragment_key, sha256
+from keyquorum.custodian.store import Deposit, deposited, fragment_key, sha256
 from keyquorum.custodian.verdict import DENIED, PENDING, RELEASED, Verdict
 from keyquorum.errors import KeyquorumError, MalformedError, TamperingError, TryAgainError, UsageError
 from keyquorum.evidence.result import Check, Outcome
+from keyquorum.evidence.tpm_attest import ClockInfo
 from keyquorum.model.fragment_name import FragmentName
 
 if TYPE_CHECKING:
@@ -26,20 +27,30 @@ if TYPE_CHECKING:
 
     Judge = Callable[["Deposit", "Standing"], Verdict]
 
+
+class CrowdedError(TryAgainError):
+    """A machine has more unanswered challenges than one may have."""
+
+
 NONCE = 32  # bytes
 NONCE_LIFE = 60  # seconds
 UNSPENT_FOR_ONE = 16  # challenges of one machine at a time
 HOUR = 3600
+_MAX_CLOCK = (1 << 63) - 1  # what a column has room for
 _KEEP_NONCES = 24 * HOUR  # an expired nonce is called expired for a day, afterwards unknown
 _SPEC = "docs/custodian.md §4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Who asks for which fragment; `who` is the machine with the TLS key (SHA-256) that the connection showed."""
+    """Who asks for which fragment; `who` is the machine with the TLS key (SHA-256) that the connection showed.
+
+    `facts` go into every entry about the request.
+    """
 
     who: Actor
     fragment: FragmentName
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +95,7 @@ class Releases:
             query = "SELECT count(*) FROM nonce WHERE machine = ? AND spent IS NULL AND expires > ?"
             (unspent,) = database.execute(query, (ask.who.name, at)).fetchone()
             if unspent >= UNSPENT_FOR_ONE:
-                raise TryAgainError(f"{unspent} challenges for {ask.who.name} are unanswered", "wait a minute")
+                raise CrowdedError(f"{unspent} challenges for {ask.who.name} are unanswered", "wait a minute")
             database.execute(
                 "INSERT INTO nonce (volume, set_id, epoch, idx, hash, machine, expires) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (*fragment_key(ask.fragment), digest, ask.who.name, at + NONCE_LIFE),
@@ -93,11 +104,17 @@ class Releases:
 
     def spend(self, nonce: bytes, ask: Ask, at: int) -> Check:
         """Spend a nonce, whatever becomes of the request, and return how it stood. On the disk before this returns."""
-        digest = hashlib.sha256(nonce).digest()
         with self._store.writing() as database:
-            query = "SELECT volume, set_id, epoch, idx, machine, expires, spent FROM nonce WHERE hash = ?"
-            row = database.execute(query, (digest,)).fetchone()
+            found = self.standing(nonce, ask, at)
+            digest = hashlib.sha256(nonce).digest()
             database.execute("UPDATE nonce SET spent = ? WHERE hash = ? AND spent IS NULL", (at, digest))
+        return found
+
+    def standing(self, nonce: bytes, ask: Ask, at: int) -> Check:
+        """Return how a nonce stands; only `spend` makes sure that it stood so for nobody else."""
+        query = "SELECT volume, set_id, epoch, idx, machine, expires, spent FROM nonce WHERE hash = ?"
+        with self._store.reading() as database:
+            row = database.execute(query, (hashlib.sha256(nonce).digest(),)).fetchone()
         if row is None:
             return _check("nonce", "one of this custodian's", "unknown", holds=False)
         *fragment, machine, expires, spent = row
@@ -112,6 +129,33 @@ class Releases:
         return _check("nonce", "unspent and unexpired", "unspent and unexpired", holds=True)
 
     # Releases
+
+    def look(self, ask: Ask) -> Deposit | None:
+        """Return the deposit if the store would hardly refuse anything now; `decide` looks at everything.
+
+        Whether the row is as the log says costs more than it may save, for a custodian whose store was altered.
+        """
+        with self._store.reading() as database:
+            deposit, checks = self._find(database, ask, (), compared=False)
+        return None if any(check.outcome is Outcome.FAILED for check in checks) else deposit
+
+    def owner_of(self, deposit: Deposit) -> bytes:
+        """Return the key of the owner whose deposit this is, b"" if the owner is not admitted for the machine."""
+        query = """SELECT owner.key, volume_epochs.owner FROM volume_epochs, owner
+            WHERE volume = ? AND set_id = ? AND machine = ?"""
+        with self._store.reading() as database:
+            place = (deposit.fragment.volume, deposit.fragment.set_id, deposit.machine)
+            rows = database.execute(query, place).fetchall()
+        return next((key for key, owner in rows if sha256(key) == owner), b"")
+
+    def last_clock(self, machine: str) -> ClockInfo | None:
+        """Return the counters of the machine's last trusted quote."""
+        query = "SELECT resets, restarts, clock, safe FROM clock WHERE machine = ?"
+        with self._store.reading() as database:
+            row = database.execute(query, (machine,)).fetchone()
+        if row is None:
+            return None
+        return ClockInfo(reset_count=row[0], restart_count=row[1], clock=row[2], safe=bool(row[3]))
 
     def decide(self, ask: Ask, at: int, judge: Judge, before: tuple[Check, ...] = ()) -> Answer:
         """Judge a request and write down what came of it, in one transaction; nothing else runs in between.
@@ -130,20 +174,25 @@ class Releases:
                 try:
                     verdict = judge(deposit, standing)
                 except KeyquorumError as problem:
+                    if not self._store.whole:  # SQLite took everything back while it was asked: no denial stands alone
+                        raise
                     verdict = Verdict(act=DENIED, reason=problem.message, checks=())
                 checks += verdict.checks
                 if verdict.act == PENDING:
                     return self._wait(database, ask, at, verdict, checks)
-            released = deposit is not None and verdict.act == RELEASED
             found = self._write(ask, at, verdict, checks)
+            released = deposit is not None and found.act == RELEASED  # which an entry that is too large is not
             if released:
                 self._close_pending(database, ask, at)
         return Answer(entry=found, sealed=deposit.sealed if deposit is not None and released else b"")
 
     def _find(
-        self, database: sqlite3.Connection, ask: Ask, before: tuple[Check, ...]
+        self, database: sqlite3.Connection, ask: Ask, before: tuple[Check, ...], *, compared: bool = True
     ) -> tuple[Deposit | None, tuple[Check, ...]]:
-        """Return the deposit and the checks that the store itself makes, up to the first that failed."""
+        """Return the deposit and the checks that the store itself makes, up to the first that failed.
+
+        The row is `compared` with the entry that made it.
+        """
         if any(check.outcome is Outcome.FAILED for check in before):
             return None, before
         row = database.execute("SELECT revoked, client_key FROM machine WHERE name = ?", (ask.who.name,)).fetchone()
@@ -156,23 +205,20 @@ class Releases:
             return None, tuple(checks)
         _, lowest = self._store.epochs(ask.fragment)
         checks.append(_check("epoch", f"at least {lowest}", str(ask.fragment.epoch), ask.fragment.epoch >= lowest))
-        query = (
-            "SELECT machine, sealed, policy, number FROM deposit"
-            " WHERE volume = ? AND set_id = ? AND epoch = ? AND idx = ?"
-        )
-        row = database.execute(query, fragment_key(ask.fragment)).fetchone()
+        row = deposited(database, ask.fragment)
         if ask.fragment.epoch < lowest or row is None:
             checks.append(_check("deposit", "deposited", "not deposited", holds=False))
             return None, tuple(checks)
         holds = row[0] == ask.who.name
         checks.append(_check("deposit", f"for {ask.who.name}", f"for {row[0]}", holds))
-        deposit = Deposit(fragment=ask.fragment, machine=row[0], sealed=row[1], policy=row[2])
-        checks.append(self._as_logged(deposit, row[3]))
+        deposit = Deposit(ask.fragment, *row[:4])
+        if compared:
+            checks.append(self._as_logged(deposit, row[4]))
         return deposit, tuple(checks)
 
     def _as_logged(self, deposit: Deposit, number: int) -> Check:
         """Compare a row with the entry that made it, which the tree vouches for."""
-        facts = {"sealed-sha256": sha256(deposit.sealed), "policy-sha256": sha256(deposit.policy)}
+        facts = deposit.hashes()
         try:
             logged = self._store.log.entry(number)
         except TamperingError as problem:
@@ -183,14 +229,14 @@ class Releases:
 
     def _standing(self, database: sqlite3.Connection, ask: Ask, at: int) -> Standing:
         fragment = ask.fragment
-        query = "SELECT count(*) FROM release WHERE volume = ? AND set_id = ? AND idx = ? AND at > ?"
+        query = "SELECT count(*), total(at > ?) FROM release WHERE volume = ? AND set_id = ? AND idx = ?"
         place = (fragment.volume, fragment.set_id, fragment.index)
-        (hour,) = database.execute(query, (*place, at - HOUR)).fetchone()
-        (ever,) = database.execute(query, (*place, -1)).fetchone()
+        ever, hour = database.execute(query, (at - HOUR, *place)).fetchone()
         pending = self._pending(database, ask, at)
         query = "SELECT envelope FROM approval WHERE pending = ? ORDER BY operator"
-        envelopes = tuple(bytes(found) for (found,) in database.execute(query, (pending,)))
-        return Standing(releases_in_hour=hour, releases=ever, approvals=envelopes, pending=pending)
+        rows = () if pending is None else database.execute(query, (pending,))
+        envelopes = tuple(bytes(found) for (found,) in rows)
+        return Standing(releases_in_hour=int(hour), releases=ever, approvals=envelopes, pending=pending)
 
     def _pending(self, database: sqlite3.Connection, ask: Ask, at: int) -> int | None:
         query = """SELECT max(number) FROM pending WHERE volume = ? AND set_id = ? AND epoch = ? AND idx = ?
@@ -205,10 +251,12 @@ class Releases:
             facts["evidence-sha256"] = sha256(verdict.evidence)
         draft = _entry(kind, verdict.act, ask, at, reason=verdict.reason, checks=checks, facts=facts)
         found = self._store.note(draft)
-        if verdict.evidence:
-            with self._store.reading() as database:
+        with self._store.reading() as database:
+            if verdict.evidence:
                 row = (found.number, verdict.evidence)
                 database.execute("INSERT INTO evidence (number, result) VALUES (?, ?)", row)
+            if verdict.clock is not None:
+                _remember_clock(database, ask.who.name, verdict.clock)
         return found
 
     # Approvals
@@ -221,6 +269,8 @@ class Releases:
         if number is not None:
             verdict = replace(verdict, facts={**verdict.facts, "pending": str(number)})
         found = self._write(ask, at, verdict, checks)
+        if found.act != PENDING:  # what people would have to look at does not fit into an entry
+            return Answer(entry=found, sealed=b"")
         if number is None:
             number = found.number
             database.execute(
@@ -271,6 +321,17 @@ class Releases:
             return found
 
 
+def _remember_clock(database: sqlite3.Connection, machine: str, seen: ClockInfo) -> None:
+    """Keep a trusted quote's counters unless a later quote was faster."""
+    database.execute(
+        """INSERT INTO clock (machine, resets, restarts, clock, safe) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT (machine) DO UPDATE SET resets = excluded.resets, restarts = excluded.restarts,
+            clock = excluded.clock, safe = excluded.safe
+        WHERE (excluded.resets, excluded.restarts, excluded.clock) > (resets, restarts, clock)""",
+        (machine, seen.reset_count, seen.restart_count, min(seen.clock, _MAX_CLOCK), seen.safe),
+    )
+
+
 def _entry(
     kind: str,
     act: str,
@@ -287,9 +348,9 @@ def _entry(
         kind=kind,
         act=act,
         who=ask.who,
-        machine=ask.who.name,
+        machine=ask.who.name if ask.who.role == "machine" else "",  # a stranger may have any name
         fragment=ask.fragment,
         reason=reason,
         checks=checks,
-        facts=facts or {},
+        facts={**ask.facts, **(facts or {})},
     )

@@ -38,17 +38,31 @@ _TABLES = (
         note BLOB NOT NULL) STRICT, WITHOUT ROWID""",
     """CREATE TABLE machine (
         name TEXT PRIMARY KEY, client_key BLOB NOT NULL UNIQUE CHECK (length(client_key) = 32),
-        attestation_key BLOB NOT NULL, enrolled INTEGER NOT NULL, revoked INTEGER) STRICT""",
+        attestation_key BLOB NOT NULL, qualified_name BLOB NOT NULL, enrolled INTEGER NOT NULL,
+        revoked INTEGER) STRICT""",
+    """CREATE TABLE token (hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+        machine TEXT NOT NULL, labels TEXT NOT NULL, listed_ek BLOB NOT NULL, expires INTEGER NOT NULL,
+        spent INTEGER) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE owner (
+        machine TEXT NOT NULL REFERENCES machine (name), key BLOB NOT NULL CHECK (length(key) = 32),
+        PRIMARY KEY (machine, key)) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE serial (
+        owner TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, highest INTEGER NOT NULL,
+        hash BLOB NOT NULL CHECK (length(hash) = 32), PRIMARY KEY (owner, kind, name)) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE clock (
+        machine TEXT PRIMARY KEY REFERENCES machine (name), resets INTEGER NOT NULL, restarts INTEGER NOT NULL,
+        clock INTEGER NOT NULL, safe INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
     """CREATE TABLE volume_epochs (
         volume TEXT NOT NULL, set_id BLOB NOT NULL, highest INTEGER NOT NULL, lowest INTEGER NOT NULL,
-        PRIMARY KEY (volume, set_id)) STRICT, WITHOUT ROWID""",
+        owner TEXT NOT NULL, PRIMARY KEY (volume, set_id)) STRICT, WITHOUT ROWID""",
     f"""CREATE TABLE deposit ({_FRAGMENT},
         machine TEXT NOT NULL REFERENCES machine (name), sealed BLOB NOT NULL, policy BLOB NOT NULL,
-        number INTEGER NOT NULL REFERENCES entry (number),
+        reference BLOB NOT NULL, number INTEGER NOT NULL REFERENCES entry (number),
         PRIMARY KEY (volume, set_id, epoch, idx)) STRICT, WITHOUT ROWID""",
     f"""CREATE TABLE nonce (hash BLOB PRIMARY KEY CHECK (length(hash) = 32), {_FRAGMENT},
         machine TEXT NOT NULL, expires INTEGER NOT NULL, spent INTEGER) STRICT, WITHOUT ROWID""",
     "CREATE INDEX nonce_machine ON nonce (machine, expires)",
+    "CREATE INDEX nonce_expires ON nonce (expires)",
     f"""CREATE TABLE release (number INTEGER PRIMARY KEY REFERENCES entry (number), {_FRAGMENT},
         machine TEXT NOT NULL, at INTEGER NOT NULL) STRICT""",
     "CREATE INDEX release_fragment ON release (volume, set_id, idx, at)",
@@ -131,7 +145,11 @@ def connect(path: str) -> sqlite3.Connection:
         raise UsageError(f"there is no custodian's store at {path}", "make one: keyquorum custodian init")
     if os.stat(path).st_mode & 0o077:
         raise UsageError(f"{path} can be read or written by others than its owner", f"chmod 0600 {path}")
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        # One thread at a time: a desk's own, or whoever writes for all (`group_commit`).
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:  # no descriptor left, for one
+        raise failure(error) from None
     try:
         found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
         if found != [APPLICATION_ID, VERSION]:

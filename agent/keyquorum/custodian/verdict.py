@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from keyquorum.evidence.result import Check
+    from keyquorum.evidence.tpm_attest import ClockInfo
 
 RELEASED, DENIED, PENDING = "released", "denied", "pending"
 
@@ -19,6 +20,7 @@ class Verdict:
     """A decision: `act` is one of the three words, a pending one waits for `within` seconds.
 
     `checks` are the rules with expected and actual, `facts` go into the log entry, `evidence` is kept beside it.
+    `clock` are the counters of a trusted quote, behind which the machine's next one may not go.
     """
 
     act: str
@@ -27,3 +29,4 @@ class Verdict:
     facts: Mapping[str, str] = field(default_factory=dict)
     within: int = 0
     evidence: bytes = b""
+    clock: ClockInfo | None = None

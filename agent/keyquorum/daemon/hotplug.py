@@ -6,11 +6,8 @@ from __future__ import annotations
 import threading
 import time
 
-from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]  # pyroute2 has no types
-from pyroute2.netlink.nlsocket import NetlinkSocket  # type: ignore[import-untyped]  # as above
-from pyroute2.netlink.uevent import UeventSocket  # type: ignore[import-untyped]  # as above
-
 from keyquorum import speech
+from keyquorum.daemon.netlink import NetlinkError, NetlinkSocket, UeventSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

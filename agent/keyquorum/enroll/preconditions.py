@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from keyquorum.envelope.hpke import X25519, X_WING
 from keyquorum.errors import UsageError
-from keyquorum.linux import block, luks_admin
+from keyquorum.linux import block, drives, luks_admin
 from keyquorum.model import header, token, token_size
 from keyquorum.native import crypto
 
@@ -42,6 +42,19 @@ def refuse_circles(policy: Policy, uuid: str, sysfs: str = "/sys") -> None:
                 f"{spec.name}: {device} lies on the volume that it is to open",
                 "use a disk that is there before the volume is open",
             )
+
+
+def warn_of_shared_drives(policy: Policy, device: str, warn: Callable[[str], None]) -> None:
+    """Say which fragment disks share a drive with the volume at `device` or with one another."""
+    others = {"the volume": drives.drives_below(device)}
+    for spec in policy.holders:
+        if spec.kind != "disk":
+            continue
+        own = drives.drives_below(block.resolve(spec.options.device))
+        for other, theirs in others.items():
+            for drive in sorted(own & theirs):
+                warn(f"{spec.name} and {other} are on one drive, {drive}: a theft or a fault takes both")
+        others[spec.name] = own
 
 
 def choose_kem(policy: Policy, loaded: Header, warn: Callable[[str], None]) -> str:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def prove(plan: Plan, enrolment: Enrolment) -> None:
-    """Ask every holder as an unlock would; raises `KeyquorumError` unless each one gives its fragment."""
+    """Ask every holder as an unlock would; raises `KeyquorumError` unless each one gives its fragment.
+
+    A custodian that waits for a person's approval gives none yet; the others must then be enough.
+    """
     request = plan.request
     request.tell("reading every fragment back")
     context = Context(answers=request.answers, tuning=request.tuning, now=request.now, tell=lambda _verdict: None)
@@ -27,13 +30,18 @@ def prove(plan: Plan, enrolment: Enrolment) -> None:
         person=request.settings.prompt_timeout,
         deadline=time.monotonic() + seconds,
         everyone=True,
+        custodian=request.settings.custodian_timeout,
     )
     gathering = Gathering(enrolment, context, limits)
     try:
         gathering.ask_unattended()
+        gathering.begin_custodians()
         gathering.ask_person()
+        gathering.wait_for_custodians(request.settings.custodian_timeout)
         for verdict in gathering.verdicts:
-            if verdict.verdict != report.VALID:
+            if verdict.verdict == report.WAITING:  # what it holds, it has tried when it was deposited
+                request.warn(f"{verdict.name} ({verdict.kind}) is not proved: {verdict.reason}")
+            elif verdict.verdict != report.VALID:
                 raise KeyquorumError(
                     f"{verdict.name} ({verdict.kind}) does not give its fragment back: {verdict.reason}", verdict.hint
                 )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyquorum.envelope.signing import Owner
-    from keyquorum.holders.contract import Answers, Tuning
+    from keyquorum.holders.contract import Answers, Papers, Tuning
     from keyquorum.model.policy import Policy
     from keyquorum.settings import Settings
 
@@ -30,7 +30,7 @@ class Machine(Record):
 
 
 class Request(Machine):
-    """One volume to enrol. `show` prints a recovery sheet."""
+    """One volume to enrol. `show` prints a recovery sheet; `papers` is what custodians get, by the holder's name."""
 
     device: str
     header: str
@@ -40,3 +40,4 @@ class Request(Machine):
     with_keyslot: bool
     owner: Owner
     show: Callable[[str], None]
+    papers: tuple[tuple[str, Papers], ...] = ()

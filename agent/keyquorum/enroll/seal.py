@@ -11,8 +11,9 @@ import time
 
 from keyquorum.enroll.uninterrupted import uninterrupted
 from keyquorum.errors import KeyquorumError, UsageError
-from keyquorum.holders import load
+from keyquorum.holders import REMOTE, load
 from keyquorum.holders.contract import SealTask, Subject, open_task
+from keyquorum.linux import owner_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from keyquorum.enroll.plan import Plan, PlannedFragment
     from keyquorum.enroll.request import Machine, Request
+    from keyquorum.envelope.signing import Owner
     from keyquorum.model.volume_set import VolumeSet
 
 
@@ -65,6 +67,8 @@ def _seal(plan: Plan, planned: PlannedFragment, wheres: dict[int, dict[str, Any]
         answers=request.answers,
         tuning=request.tuning,
         show=request.show if spec.kind == "sheet" else request.warn,  # other kinds show no secret, but warnings
+        owner=request.owner,
+        papers=dict(request.papers).get(spec.holder),
     )
     try:
         wheres[spec.index] = load(spec.kind).seal(task)
@@ -88,8 +92,18 @@ def erase_fragments(machine: Machine, volume_set: VolumeSet, indexes: Collection
     for placement in volume_set.placements:
         if placement.index not in indexes:
             continue
-        deadline = time.monotonic() + machine.settings.holder_timeout
+        remote = placement.kind in REMOTE
+        seconds = machine.settings.custodian_timeout if remote else machine.settings.holder_timeout
+        task = open_task(volume_set, placement, machine.answers, machine.tuning, time.monotonic() + seconds)
         try:
-            load(placement.kind).erase(open_task(volume_set, placement, machine.answers, machine.tuning, deadline))
+            load(placement.kind).erase(task.with_(owner=_owner(machine)) if remote else task)
         except KeyquorumError as error:
             machine.warn(f"{placement.name} keeps a fragment that opens nothing any more: {error.message}")
+
+
+def _owner(machine: Machine) -> Owner | None:
+    """Return who may speak for the volume's deposits; None where the key is kept elsewhere."""
+    try:
+        return owner_key.load(machine.settings.owner_key)
+    except FileNotFoundError:
+        return None

@@ -18,31 +18,36 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from keyquorum.secret import Identity, Share
+    from keyquorum.secret import Identity, Secret
 
 _KEMS = {X25519: pyca.KEM.X25519, X_WING: pyca.KEM.MLKEM768_X25519}
 
 
 class Recipient(Record):
-    """The public half of an identity. `public` is a key object of `cryptography`, `key_id` 16 bytes of its hash."""
+    """The public half of an identity. `public` is a key object of `cryptography`, `raw` its bytes."""
 
     kem: str
     public: Any
-    key_id: bytes
+    raw: bytes
+
+    @property
+    def key_id(self) -> bytes:
+        """The first 16 bytes of the key's hash."""
+        return sodium.sha256(self.raw)[:16]
 
     @classmethod
     def of(cls, identity: Identity, kem: str) -> Recipient:
         """Derive the public key of an identity for a KEM."""
         if kem == X25519:
             key = x25519.X25519PrivateKey.from_private_bytes(identity.view).public_key()
-            return cls(kem=kem, public=key, key_id=sodium.sha256(key.public_bytes_raw())[:16])
+            return cls(kem=kem, public=key, raw=key.public_bytes_raw())
         with crypto.digest(b"SHAKE256", 96, identity) as seed:
             first = mlkem.MLKEM768PrivateKey.from_seed_bytes(seed.view[:64]).public_key()
             second = x25519.X25519PrivateKey.from_private_bytes(seed.view[64:]).public_key()
         raw = first.public_bytes(Encoding.Raw, PublicFormat.Raw) + second.public_bytes_raw()
-        return cls(kem=kem, public=pyca.MLKEM768X25519PublicKey(first, second), key_id=sodium.sha256(raw)[:16])
+        return cls(kem=kem, public=pyca.MLKEM768X25519PublicKey(first, second), raw=raw)
 
-    def seal(self, share: Share, info: bytes) -> tuple[bytes, bytes]:
+    def seal(self, share: Secret, info: bytes) -> tuple[bytes, bytes]:
         """Return (enc, ciphertext)."""
         suite = pyca.Suite(_KEMS[self.kem], pyca.KDF.HKDF_SHA256, pyca.AEAD.CHACHA20_POLY1305)
         sealed = suite.encrypt(share.view, self.public, info=info)

@@ -19,6 +19,7 @@ class Owner:
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
         self.public = PublicKey(raw=private.public_key().public_bytes_raw())
+        self._key_id = self.public.key_id
 
     def sign(self, payload_type: str, payload: bytes) -> dict[str, Any]:
         """Return the envelope as a JSON table."""
@@ -28,7 +29,7 @@ class Owner:
         return {
             "payloadType": payload_type,
             "payload": strict_json.to_base64(payload),
-            "signatures": [{"keyid": self.public.key_id, "sig": strict_json.to_base64(signature)}],
+            "signatures": [{"keyid": self._key_id, "sig": strict_json.to_base64(signature)}],
         }
 
     def __repr__(self) -> str:

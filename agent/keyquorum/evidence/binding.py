@@ -7,7 +7,7 @@ Both ends compute it, the attester also in a boot; so this file imports nothing 
 from __future__ import annotations
 
 from keyquorum.errors import MalformedError
-from keyquorum.native import crypto, sodium
+from keyquorum.native import sodium
 from keyquorum.record import Record
 
 _DOMAIN = b"keyquorum/v1/report-data"
@@ -53,9 +53,12 @@ def report_data(binding: Binding) -> bytes:
         binding.key,
         binding.exporter,
     )
-    message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    with crypto.digest(b"SHA512", 64, message) as found:  # any hash that OpenSSL has; nothing here is secret
-        return bytes(found.view)
+    return digest_of(parts)
+
+
+def digest_of(parts: tuple[bytes, ...]) -> bytes:
+    """Return SHA-512 of parts, each with its length in 4 bytes before it."""
+    return sodium.sha512(b"".join([len(part).to_bytes(4, "big") + part for part in parts]))
 
 
 def qualifying_data(binding: Binding) -> bytes:

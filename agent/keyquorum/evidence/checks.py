@@ -23,6 +23,7 @@ class Checks:
     def __init__(self, references: Mapping[str, str]) -> None:
         self._references = references
         self._made: list[Check] = []
+        self.failed = False  # whether any check failed so far
         self.claims: dict[str, str] = {}
         self.chain: tuple[Link, ...] = ()
 
@@ -45,25 +46,29 @@ class Checks:
         self.claims[name] = printable(value)
 
     def _note(self, name: str, expected: str, actual: str, outcome: Outcome) -> None:
-        spec = self._references[name]
-        self._made.append(
-            Check(name=name, spec=spec, expected=printable(expected), actual=printable(actual), outcome=outcome)
-        )
+        self._made.append(Check(name, self._references[name], printable(expected), printable(actual), outcome))
+        if outcome is Outcome.FAILED:
+            self.failed = True
 
     @property
-    def failed(self) -> bool:
-        """Whether any check failed so far."""
-        return any(check.outcome is Outcome.FAILED for check in self._made)
+    def made(self) -> tuple[Check, ...]:
+        """The checks so far, in their order."""
+        return tuple(self._made)
+
+    @property
+    def reason(self) -> str:
+        """What the first failed check says, "" if none failed."""
+        first = next((check for check in self._made if check.outcome is Outcome.FAILED), None)
+        return printable(f"{first.name}: expected {first.expected}, found {first.actual}") if first else ""
 
     def conclude(self, technology: str, at: int, required: frozenset[str]) -> AttestationResult:
         """Return the result; `required` are the checks without which there is no trust.
 
         What was claimed before something failed is left out: nobody vouches for it.
         """
-        checks = tuple(self._made)
-        failed = [check for check in checks if check.outcome is Outcome.FAILED]
+        checks = self.made
         missing = sorted(required - {check.name for check in checks})
-        if not failed and not missing:
+        if not self.failed and not missing:
             return AttestationResult(
                 technology=technology,
                 status=Status.TRUSTED,
@@ -73,16 +78,11 @@ class Checks:
                 claims=dict(self.claims),
                 last_trusted=at,
             )
-        if failed:
-            first = failed[0]
-            reason = f"{first.name}: expected {first.expected}, found {first.actual}"
-        else:
-            reason = f"{missing[0]}: was not reached"
         return AttestationResult(
             technology=technology,
             status=Status.UNTRUSTED,
             at=at,
             checks=checks,
             chain=self.chain,
-            reason=printable(reason),
+            reason=self.reason or f"{missing[0]}: was not reached",
         )

@@ -15,14 +15,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates
+from keyquorum.evidence import certificate, certificates, chain_checks
 from keyquorum.evidence.certificates import Revocation
-from keyquorum.evidence.distinguished_name import issuer_and_subject
 from keyquorum.evidence.result import printable
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
-
+    from keyquorum.evidence.certificate import Certificate
     from keyquorum.evidence.checks import Checks
     from keyquorum.evidence.tpm_public import PublicArea
 
@@ -59,50 +57,48 @@ def key_hash(key: PublicArea) -> bytes:
 
 def examine(key: PublicArea, given: tuple[bytes, ...], trust: EkTrust, now: int, checks: Checks) -> None:
     """Note every check of an endorsement key's origin; `given` are certificates in DER, the key's own first."""
-    found = key_hash(key).hex()
+    shown = key_hash(key).hex()
     if key_hash(key) in trust.listed:
-        checks.demand("tpm.ek.listed", expected="on the list of known keys", actual=found, holds=True)
+        checks.demand("tpm.ek.listed", expected="on the list of known keys", actual=shown, holds=True)
         for name in _CERTIFICATE_CHECKS:
             checks.waive(f"tpm.ek.{name}", "the key is on the list of known keys")
         return
-    checks.waive("tpm.ek.listed", "a key that is not listed needs a certificate", found)
+    checks.waive("tpm.ek.listed", "a key that is not listed needs a certificate", shown)
     data = given[0] if given else b""
     try:
-        certificate = certificates.load(data, _WHAT)
+        found = certificate.load(data, _WHAT)
     except TamperingError as problem:
         checks.refuse("tpm.ek.certificate", problem, "a certificate, or a key on the list of known keys")
         return
     checks.demand("tpm.ek.certificate", expected="a certificate", actual=f"{len(data)} bytes", holds=True)
     checks.demand(
         "tpm.ek.key",
-        expected=found,
-        actual=_spki_hash(certificate),
-        holds=certificate.public_key() == key.key,
+        expected=shown,
+        actual=_spki_hash(found),
+        holds=found.key == key.key,
     )
-    _examine_usage(certificate, checks)
-    _examine_maker(certificate, checks)
-    _examine_chain(certificate, given[1:], trust, now, checks)
+    _examine_usage(found, checks)
+    _examine_maker(found, checks)
+    _examine_chain(found, given[1:], trust, now, checks)
 
 
-def _spki_hash(certificate: Certificate) -> str:
-    encoded = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def _spki_hash(own: Certificate) -> str:
+    encoded = own.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(encoded).hexdigest()
 
 
-def _examine_usage(certificate: Certificate, checks: Checks) -> None:
+def _examine_usage(own: Certificate, checks: Checks) -> None:
     """The certificate is for an endorsement key, and its key encrypts: it neither signs nor issues."""
     problems = []
-    extensions = certificate.extensions
-    usages = next((item.value for item in extensions if isinstance(item.value, x509.ExtendedKeyUsage)), None)
+    usages = next((item.value for item in own.extensions if isinstance(item.value, x509.ExtendedKeyUsage)), None)
     if usages is None or EK_USAGE not in usages:
         problems.append("not for an endorsement key")
-    bits = next((item.value for item in extensions if isinstance(item.value, x509.KeyUsage)), None)
+    bits = own.usage
     if bits is None or not (bits.key_encipherment or bits.key_agreement):
         problems.append("not for encryption")
     if bits is not None and (bits.key_cert_sign or bits.crl_sign):
         problems.append("for signing certificates")
-    constraints = next((item.value for item in extensions if isinstance(item.value, x509.BasicConstraints)), None)
-    if constraints is not None and constraints.ca:
+    if own.constraints is not None and own.constraints.ca:
         problems.append("an authority's")
     checks.demand(
         "tpm.ek.usage",
@@ -112,20 +108,18 @@ def _examine_usage(certificate: Certificate, checks: Checks) -> None:
     )
 
 
-def _examine_maker(certificate: Certificate, checks: Checks) -> None:
+def _examine_maker(own: Certificate, checks: Checks) -> None:
     """The subject alternative name says who made which TPM; it is critical where there is no subject (RFC 5280)."""
     found: dict[str, str] = {}
     twice = False
-    extension = next(
-        (item for item in certificate.extensions if isinstance(item.value, x509.SubjectAlternativeName)), None
-    )
+    extension = next((item for item in own.extensions if isinstance(item.value, x509.SubjectAlternativeName)), None)
     names = extension.value.get_values_for_type(x509.DirectoryName) if extension is not None else []
     for attribute in (attribute for name in names for attribute in name):
         word = _MAKER.get(attribute.oid)
         if word is not None:
             twice |= word in found
             found[word] = printable(str(attribute.value))
-    subjectless = len(issuer_and_subject(certificate)[1]) == 2  # an empty SEQUENCE
+    subjectless = len(own.subject) == 2  # an empty SEQUENCE
     loose = subjectless and extension is not None and not extension.critical
     missing = [word for word in _MAKER.values() if word not in found]
     problem = f"no {missing[0]}" if missing else "one of them twice" if twice else "not critical" if loose else ""
@@ -141,28 +135,18 @@ def _examine_maker(certificate: Certificate, checks: Checks) -> None:
 
 
 def _examine_chain(
-    certificate: Certificate, intermediates: tuple[bytes, ...], trust: EkTrust, now: int, checks: Checks
+    own: Certificate, intermediates: tuple[bytes, ...], trust: EkTrust, now: int, checks: Checks
 ) -> None:
     try:
-        given = tuple(certificates.load(data, "an intermediate certificate") for data in intermediates)
-        path = certificates.chain(certificate, trust.intermediates + given, trust.roots, _WHAT)
+        given = tuple(certificate.load(data, "an intermediate certificate") for data in intermediates)
+        path = certificates.chain(own, trust.intermediates + given, trust.roots, _WHAT)
     except TamperingError as problem:
         checks.refuse("tpm.ek.chain", problem, "a chain to one of the given roots")
         return
-    checks.chain = tuple(certificates.link(one) for one in path)
+    checks.chain = tuple(one.link for one in path)
     checks.demand("tpm.ek.chain", expected="a chain to a root", actual=f"{len(path)} certificates", holds=True)
-    try:
-        certificates.check_validity(path, now, _WHAT)
-    except TamperingError as problem:
-        checks.refuse("tpm.ek.validity", problem, f"valid at {certificates.instant(now):%Y-%m-%d %H:%M:%S} UTC")
-    else:
-        checks.demand("tpm.ek.validity", expected="valid", actual="valid", holds=True)
-    try:
-        looked_up = certificates.check_revocation(path, trust.revocation, now, _WHAT)
-    except TamperingError as problem:
-        checks.refuse("tpm.ek.revocation", problem, "not revoked")
-        return
-    if looked_up:
-        checks.demand("tpm.ek.revocation", expected="not revoked", actual=f"{looked_up} looked up", holds=True)
-    else:
-        checks.waive("tpm.ek.revocation", "the caller gave no revocation list of these issuers")
+    chain_checks.demand_validity("tpm.ek.validity", path, now, _WHAT, checks)
+    unlisted = "the caller gave no revocation list of these issuers"
+    chain_checks.judge_revocation(
+        "tpm.ek.revocation", path, trust.revocation, checks, now=now, what=_WHAT, unlisted=unlisted
+    )

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keyquorum.envelope import dsse
 from keyquorum.errors import TamperingError
-from keyquorum.model import strict_json
+from keyquorum.evidence import signed_policy
+from keyquorum.evidence.signed_policy import WHAT
 from keyquorum.model.fields import Fields
 
 REFERENCE_TYPE = "application/vnd.keyquorum.azure-reference.v1+json"
-VERSION = 1
 _ANY = "any"
-_WHAT = "the reference values"
-_MAX_TIME = 1 << 40
 _MAX_VALUES = 256
 
 
@@ -34,13 +31,9 @@ class HclReference:
 
 def parse(payload: bytes) -> HclReference:
     """Read the payload of an envelope that was verified; raises `TamperingError`. No field has a default."""
-    fields = Fields(strict_json.parse(payload, _WHAT, dsse.MAX_PAYLOAD, TamperingError), _WHAT, TamperingError)
-    fields.version(VERSION)
+    fields, header = signed_policy.begin(payload)
     found = HclReference(
-        name=fields.name("name", longest=64),
-        serial=fields.integer("serial", 1, 1 << 53),
-        issued=fields.integer("issued", 0, _MAX_TIME),
-        expires=fields.integer("expires", 0, _MAX_TIME),
+        **header,
         secure_boot=fields.choice("secure-boot", ("on", _ANY)) == "on",
         tpm=fields.choice("tpm", ("on", _ANY)) == "on",
         console=fields.choice("console", ("off", _ANY)) == "off",
@@ -54,5 +47,5 @@ def _machines(fields: Fields) -> frozenset[str] | None:
     value = fields.take("machines")
     if value == _ANY:
         return None
-    rows = Fields({"machines": value}, _WHAT, TamperingError).rows("machines", most=_MAX_VALUES)
-    return frozenset(Fields({"machine": row}, _WHAT, TamperingError).text("machine", longest=64) for row in rows)
+    rows = Fields({"machines": value}, WHAT, TamperingError).rows("machines", most=_MAX_VALUES)
+    return frozenset(Fields({"machine": row}, WHAT, TamperingError).text("machine", longest=64) for row in rows)

@@ -84,7 +84,7 @@ def parse(data: bytes, what: str) -> HclReport:
 
 def parse_runtime(data: bytes) -> RuntimeData:
     """Read the JSON; raises `TamperingError`. Fields that are not known here are left: new ones come with time."""
-    fields = Fields(strict_json.parse(data, _WHAT, MAX_REPORT, TamperingError), _WHAT, TamperingError)
+    fields = Fields.read(data, _WHAT, MAX_REPORT, TamperingError)
     machine = fields.table("vm-configuration")
     return RuntimeData(
         ak=_key(fields),

@@ -15,7 +15,7 @@ from keyquorum.evidence import (
     intel_reference,
     intel_standing,
     intel_verify,
-    reference_values,
+    signed_policy,
 )
 from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.intel_quote import SGX, TdReport
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from keyquorum.evidence.intel_reference import IntelReference
     from keyquorum.evidence.intel_tcb import Standing
     from keyquorum.evidence.intel_verify import IntelEvidence, IntelTrust
-    from keyquorum.evidence.reference_values import SignedPolicy
     from keyquorum.evidence.result import AttestationResult
+    from keyquorum.evidence.signed_policy import SignedPolicy
 
 TECHNOLOGY = "intel"  # where no policy says which
 
@@ -43,17 +43,17 @@ def appraise(
     tcbEvaluationDataNumber to remember: the next appraisal's `trust.evaluation`.
     """
     checks = Checks(intel_checks.REFERENCES)
-    tee, evaluation = _story(evidence, report_data, policy, (trust, now), checks)
+    tee, evaluation = examine(evidence, report_data, policy, trust, now=now, checks=checks)
     required = intel_checks.ENCLAVE if tee == SGX else intel_checks.TD
     result = checks.conclude(tee, now, required)
     return result, evaluation if result.status is Status.TRUSTED else trust.evaluation
 
 
-def _story(
-    evidence: IntelEvidence, report_data: bytes, policy: SignedPolicy, known: tuple[IntelTrust, int], checks: Checks
+def examine(
+    evidence: IntelEvidence, report_data: bytes, policy: SignedPolicy, trust: IntelTrust, *, now: int, checks: Checks
 ) -> tuple[str, int]:
-    trust, now = known
-    reference = reference_values.accept(policy, INTEL_TYPE, intel_reference.parse, now, checks)
+    """Note every check of a quote; returns the policy's TEE, and the number to remember if no check failed."""
+    reference = signed_policy.accept(policy, INTEL_TYPE, intel_reference.parse, now, checks)
     if reference is None:
         return TECHNOLOGY, 0
     verified = intel_verify.verify(evidence, report_data, trust, now, checks)

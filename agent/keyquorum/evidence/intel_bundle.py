@@ -10,8 +10,7 @@ import binascii
 from dataclasses import dataclass
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence.intel_collateral import MAX_JSON
-from keyquorum.model import strict_json
+from keyquorum.evidence.intel_collateral import MAX_JSON, parse_identity, parse_tcb_info
 from keyquorum.model.fields import Fields
 
 MAX_BUNDLE = 8 * 1024 * 1024  # two revocation lists in hexadecimal among it
@@ -54,7 +53,7 @@ def unwrap(response: bytes, name: str, what: str) -> tuple[bytes, bytes]:
 
 def parse_bundle(data: bytes, what: str = "the collateral") -> Collateral:
     """Read collateral in the one JSON file that tools exchange: texts, chains in PEM, signatures and lists in hex."""
-    fields = Fields(strict_json.parse(data, what, MAX_BUNDLE, TamperingError), what, TamperingError)
+    fields = Fields.read(data, what, MAX_BUNDLE, TamperingError)
 
     def text(name: str) -> bytes:
         value = fields.take(name)
@@ -80,6 +79,13 @@ def parse_bundle(data: bytes, what: str = "the collateral") -> Collateral:
             fields.take(name)
     fields.finish()
     return found
+
+
+def next_update(collateral: Collateral) -> int:
+    """Return the earlier `nextUpdate` of the two, as they say it themselves, unverified; raises `TamperingError`."""
+    info = parse_tcb_info(collateral.tcb_info, "TCB Info")
+    identity = parse_identity(collateral.qe_identity, "QE Identity")
+    return min(info.issue.next_update, identity.issue.next_update)
 
 
 def _bytes(text: bytes, what: str, name: str) -> bytes:

@@ -8,20 +8,18 @@ platform's key must not sign collateral, nor the signer of collateral a quoting 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates, distinguished_name
-from keyquorum.evidence.tpm_wire import Reader
+from keyquorum.evidence import certificate, certificates, der
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    from keyquorum.evidence.certificate import Certificate
+    from keyquorum.evidence.der import Element
 
 # Intel SGX Root CA, valid from 2018 to 2049.
 INTEL_ROOTS = frozenset({bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3")})
@@ -30,7 +28,6 @@ MAX_CHAIN = 16 * 1024
 _ARC = bytes.fromhex("2a864886f84d010d01")  # 1.2.840.113741.1.13.1
 _ROOT = "Intel SGX Root CA"
 _COMPONENTS = 16
-_INTEGER, _OCTETS, _OID, _SEQUENCE = 0x02, 0x04, 0x06, 0x30
 
 
 class Roles(NamedTuple):
@@ -55,47 +52,44 @@ class Platform:
     pcesvn: int
 
 
-def load_chain(pem: bytes, roots: frozenset[bytes], roles: Roles, what: str) -> tuple[Certificate, ...]:
+def load_chain(
+    pem: bytes, roots: frozenset[bytes], roles: Roles, what: str, known: tuple[Certificate, ...] = ()
+) -> tuple[Certificate, ...]:
     """Return leaf to root of a chain in PEM if it has exactly the certificates it should, to a pinned root.
 
+    `known` are certificates that were read before; both chains of a quote end in the same root.
     Raises `TamperingError`; its `where` is "role" when the chain holds but is one for something else.
     """
-    if len(pem) > MAX_CHAIN:
-        raise TamperingError(what, "", f"{len(pem)} bytes are more than the {MAX_CHAIN} allowed")
-    found = certificates.load_bundle(pem, what)
+    read = {one.der: one for one in known}
+    found = tuple(read.get(one) or certificate.load(one, what) for one in certificate.from_pem(pem, what, MAX_CHAIN))
     count = 3 if roles.issuers else 2
     if len(found) != count:
         raise TamperingError(what, "", f"{len(found)} certificates, not {count}")
-    root = hashlib.sha256(found[-1].public_bytes(Encoding.DER)).digest()
-    if root not in roots:
-        raise TamperingError(what, "", f"ends in the root {root.hex()}, which is not trusted")
+    if bytes.fromhex(found[-1].sha256) not in roots:
+        raise TamperingError(what, "", f"ends in the root {found[-1].sha256}, which is not trusted")
     path = certificates.chain(found[0], found[1:-1], found[-1:], what)
     if path != found:
         raise TamperingError(what, "", "does not go from each certificate to its issuer")
     wanted = (roles.leaf, *([roles.issuers] if roles.issuers else []), (_ROOT,))
-    for certificate, names in zip(path, wanted, strict=True):
-        if _common_name(certificate) not in names:
-            shown = certificates.subject_text(certificate)
-            raise TamperingError(what, "role", f"{shown} where {' or '.join(names)} belongs")
+    for one, names in zip(path, wanted, strict=True):
+        if _common_name(one) not in names:
+            raise TamperingError(what, "role", f"{one.subject_text} where {' or '.join(names)} belongs")
     _check_leaf(path[0], what)
     return path
 
 
-def _common_name(certificate: Certificate) -> str:
-    text = distinguished_name.text(distinguished_name.issuer_and_subject(certificate)[1])
-    names = [part.removeprefix("CN=") for part in text.split(",") if part.startswith("CN=")]
+def _common_name(one: Certificate) -> str:
+    names = [part.removeprefix("CN=") for part in one.subject_text.split(",") if part.startswith("CN=")]
     return names[0] if len(names) == 1 else ""
 
 
 def _check_leaf(leaf: Certificate, what: str) -> None:
     """The leaf signs and issues nothing; its key is of P-256."""
-    usages = [item.value for item in leaf.extensions if isinstance(item.value, x509.KeyUsage)]
-    limits = [item.value for item in leaf.extensions if isinstance(item.value, x509.BasicConstraints)]
-    key = leaf.public_key()
-    if any(limit.ca for limit in limits) or not usages or not usages[0].digital_signature or usages[0].key_cert_sign:
-        raise TamperingError(what, "role", f"{certificates.subject_text(leaf)} is not for signing data alone")
+    key, usage, authority = leaf.key, leaf.usage, leaf.constraints is not None and leaf.constraints.ca
+    if authority or usage is None or not usage.digital_signature or usage.key_cert_sign:
+        raise TamperingError(what, "role", f"{leaf.subject_text} is not for signing data alone")
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise TamperingError(what, "role", f"the key of {certificates.subject_text(leaf)} is not of P-256")
+        raise TamperingError(what, "role", f"the key of {leaf.subject_text} is not of P-256")
 
 
 def platform(leaf: Certificate, what: str) -> Platform:
@@ -107,11 +101,11 @@ def platform(leaf: Certificate, what: str) -> Platform:
     if not isinstance(value, x509.UnrecognizedExtension):
         raise TamperingError(what, "", "has SGX extensions that cannot be read")
     fields = _table(_only(value.value, what), what)
-    versions = _table(_typed(fields, b"\x02", _SEQUENCE, what), what)
+    versions = _table(_typed(fields, b"\x02", der.SEQUENCE, what), what)
     found = Platform(
-        ppid=_typed(fields, b"\x01", _OCTETS, what),
-        pce_id=_typed(fields, b"\x03", _OCTETS, what),
-        fmspc=_typed(fields, b"\x04", _OCTETS, what),
+        ppid=_typed(fields, b"\x01", der.OCTETS, what),
+        pce_id=_typed(fields, b"\x03", der.OCTETS, what),
+        fmspc=_typed(fields, b"\x04", der.OCTETS, what),
         components=tuple(_number(versions, bytes((2, n)), 255, what) for n in range(1, _COMPONENTS + 1)),
         pcesvn=_number(versions, bytes((2, _COMPONENTS + 1)), 0xFFFF, what),
     )
@@ -120,53 +114,36 @@ def platform(leaf: Certificate, what: str) -> Platform:
     return found
 
 
-def _elements(data: bytes, what: str) -> list[tuple[int, bytes]]:
-    """Take DER apart into (tag, content)."""
-    found, reader, left = [], Reader(data, what, certificates.MAX_CERTIFICATE), len(data)
-    while left:
-        tag, size, head = reader.number(1), reader.number(1), 2
-        if size & 0x80:
-            octets = size & 0x7F
-            if octets not in {1, 2}:
-                reader.fail("a length that DER does not have")
-            size, head = reader.number(octets), 2 + octets
-            if size < (0x80 if octets == 1 else 0x100):
-                reader.fail("a length that DER writes shorter")
-        found.append((tag, reader.take(size)))
-        left -= head + size
-    return found
-
-
 def _only(data: bytes, what: str) -> bytes:
-    elements = _elements(data, what)
-    if len(elements) != 1 or elements[0][0] != _SEQUENCE:
+    elements = der.elements(data, what)
+    if len(elements) != 1 or elements[0][0] != der.SEQUENCE:
         raise TamperingError(what, "", "has SGX extensions that are not one sequence")
-    return elements[0][1]
+    return elements[0][2]
 
 
-def _table(data: bytes, what: str) -> dict[bytes, tuple[int, bytes]]:
+def _table(data: bytes, what: str) -> dict[bytes, Element]:
     """Read a sequence of pairs of an object identifier below ours and its value."""
-    found: dict[bytes, tuple[int, bytes]] = {}
-    for tag, content in _elements(data, what):
-        pair = _elements(content, what) if tag == _SEQUENCE else []
-        if len(pair) != 2 or pair[0][0] != _OID or not pair[0][1].startswith(_ARC):
+    found: dict[bytes, Element] = {}
+    for tag, _, content in der.elements(data, what):
+        pair = der.elements(content, what) if tag == der.SEQUENCE else []
+        if len(pair) != 2 or pair[0][0] != der.OID or not pair[0][2].startswith(_ARC):
             raise TamperingError(what, "", "has SGX extensions with something that is no pair of name and value")
-        name = pair[0][1].removeprefix(_ARC)
+        name = pair[0][2].removeprefix(_ARC)
         if name in found:
             raise TamperingError(what, "", "has one SGX extension twice")
         found[name] = pair[1]
     return found
 
 
-def _typed(fields: dict[bytes, tuple[int, bytes]], name: bytes, kind: int, what: str) -> bytes:
-    tag, content = fields.get(name, (0, b""))
+def _typed(fields: dict[bytes, Element], name: bytes, kind: int, what: str) -> bytes:
+    tag, _, content = fields.get(name, (None, b"", b""))
     if tag != kind:
         raise TamperingError(what, "", f"lacks the SGX extension {'.'.join(map(str, name))}, or has it of another type")
     return content
 
 
-def _number(fields: dict[bytes, tuple[int, bytes]], name: bytes, most: int, what: str) -> int:
-    content = _typed(fields, name, _INTEGER, what)
+def _number(fields: dict[bytes, Element], name: bytes, most: int, what: str) -> int:
+    content = _typed(fields, name, der.INTEGER, what)
     value = int.from_bytes(content, "big", signed=True)
     if not content or not 0 <= value <= most:
         raise TamperingError(what, "", f"has no number from 0 to {most} as SGX extension {'.'.join(map(str, name))}")

@@ -9,22 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keyquorum.envelope import dsse
-from keyquorum.errors import TamperingError
+from keyquorum.evidence import signed_policy
 from keyquorum.evidence.intel_collateral import STATUSES
 from keyquorum.evidence.intel_quote import SGX, TDX
 from keyquorum.evidence.intel_tcb import REVOKED, UP_TO_DATE
-from keyquorum.model import strict_json
-from keyquorum.model.fields import Fields
+from keyquorum.evidence.signed_policy import MAX_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from keyquorum.model.fields import Fields
+
 INTEL_TYPE = "application/vnd.keyquorum.intel-reference.v1+json"
-VERSION = 1
-_MAX_TIME = 1 << 40
 _MAX_VALUES = 256
-_WHAT = "the reference values"
+_HEX = frozenset("0123456789abcdef")
 LOOSENABLE = tuple(status for status in STATUSES if status not in {UP_TO_DATE, REVOKED})
 
 # Bits of TD attributes that a policy names, and what they must be unless it takes any value.
@@ -92,10 +90,7 @@ class IntelReference:
 
 def parse(payload: bytes) -> IntelReference:
     """Read the payload of an envelope that was verified; raises `TamperingError`."""
-    fields = Fields(strict_json.parse(payload, _WHAT, dsse.MAX_PAYLOAD, TamperingError), _WHAT, TamperingError)
-    fields.version(VERSION)
-    name, serial = fields.name("name", longest=64), fields.integer("serial", 1, 1 << 53)
-    issued, expires = fields.integer("issued", 0, _MAX_TIME), fields.integer("expires", 0, _MAX_TIME)
+    fields, header = signed_policy.begin(payload)
     tee = fields.choice("tee", (TDX, SGX))
     tcb, platforms = _tcb(fields.table("tcb")), _platforms(fields.table("platforms"))
     body = fields.table("td" if tee == TDX else "enclave")
@@ -105,10 +100,7 @@ def parse(payload: bytes) -> IntelReference:
     if tee == TDX and not _MEASURED & (values.keys() | events.keys()):
         body.fail("", "judges no measurement: such a policy would trust every trust domain")
     reference = IntelReference(
-        name=name,
-        serial=serial,
-        issued=issued,
-        expires=expires,
+        **header,
         tee=tee,
         tcb=tcb,
         platforms=platforms,
@@ -137,30 +129,31 @@ def _instants(fields: Fields) -> dict[str, int]:
     names = fields.names()
     if len(names) > _MAX_VALUES or not all(name.isprintable() and 0 < len(name) <= 64 for name in names):
         fields.fail("", f"must be at most {_MAX_VALUES} printable names with instants")
-    return {name: fields.integer(name, 0, _MAX_TIME) for name in names}
+    return {name: fields.integer(name, 0, MAX_TIME) for name in names}
 
 
 def _platforms(fields: Fields) -> PlatformRules:
     allowed = None
     if fields.has("allowed"):
-        allowed = frozenset(_digits(fields, "allowed", (16,)))
+        allowed = frozenset(_digits(fields, "allowed", fields.take("allowed"), (16,)))
         if not allowed:
             fields.fail("allowed", "is empty: such a policy would trust no platform; null takes all")
     else:
         fields.take("allowed")
-    denied = frozenset(_digits(fields, "denied", (16, 6)))
+    denied = frozenset(_digits(fields, "denied", fields.take("denied"), (16, 6)))
     fields.finish()
     return PlatformRules(allowed=allowed, denied=denied)
 
 
-def _digits(fields: Fields, name: str, sizes: tuple[int, ...]) -> list[bytes]:
-    """Take a list of bytes in hexadecimal, each of one of some sizes."""
-    found = []
-    for index, row in enumerate(fields.rows(name, most=_MAX_VALUES)):
-        inner = fields.row(name, index, {"value": row})
-        size = len(row) // 2 if isinstance(row, str) and len(row) // 2 in sizes else sizes[0]
-        found.append(inner.hexadecimal("value", size))
-    return found
+def _digits(fields: Fields, name: str, rows: Any, sizes: tuple[int, ...]) -> list[bytes]:
+    """Read a list of bytes in lower-case hexadecimal, each of one of some sizes."""
+    if not isinstance(rows, list) or len(rows) > _MAX_VALUES:
+        fields.fail(name, f"must be a list of at most {_MAX_VALUES} values")
+    lengths = [2 * size for size in sizes]
+    for index, row in enumerate(rows):
+        if not isinstance(row, str) or len(row) not in lengths or not _HEX.issuperset(row):
+            fields.fail(f"{name}[{index}]", f"must be {' or '.join(map(str, lengths))} hexadecimal digits")
+    return [bytes.fromhex(row) for row in rows]
 
 
 def _attributes(fields: Fields, known: Mapping[str, tuple[int, bool]]) -> frozenset[str]:
@@ -187,7 +180,7 @@ def _rules(fields: Fields, sizes: Mapping[str, int]) -> tuple[dict[str, frozense
 
 
 def _acceptable(fields: Fields, name: str, rule: Any, size: int) -> frozenset[bytes]:
-    found = frozenset(_digits(Fields({name: rule}, fields.what, TamperingError, fields.path), name, (size,)))
+    found = frozenset(_digits(fields, name, rule, (size,)))
     if not found:
         fields.fail(name, "is empty")
     return found

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates, intel_collateral, intel_signature, intel_tcb
-from keyquorum.evidence.certificates import Revocation
+from keyquorum.evidence import certificate, certificates, intel_collateral, intel_signature, intel_tcb
+from keyquorum.evidence.certificates import Lookup, Revocation
 from keyquorum.evidence.intel_certificates import SIGNER
 from keyquorum.evidence.intel_quote import TdReport
-from keyquorum.evidence.intel_verify import examine_chain
+from keyquorum.evidence.intel_verify import Chain, examine_chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cryptography.x509 import Certificate, CertificateRevocationList
-
+    from keyquorum.evidence.certificate import Certificate
     from keyquorum.evidence.checks import Checks
     from keyquorum.evidence.intel_bundle import Collateral
     from keyquorum.evidence.intel_collateral import EnclaveIdentity, Issue, TcbInfo
@@ -47,10 +46,10 @@ def judge(
         expected = "collateral for the platform"
         checks.demand("intel.tcb-info.signature", expected=expected, actual="no collateral", holds=False)
         return None
-    lists = _lists(collateral, checks)
-    if lists is not None:
-        _revocation("pck", verified.path, lists, bounds.now, checks)
-    signers = _signers(collateral, lists, bounds, checks)
+    lookup = _lookup(collateral, bounds.now, checks)
+    if lookup is not None:
+        _revocation("pck", verified.path, lookup, checks)
+    signers = _signers(collateral, lookup, bounds, Chain("signer", SIGNER, verified.path[-1:]), checks)
     if signers is None:
         return None
     tee = verified.quote.tee
@@ -73,22 +72,21 @@ def judge(
     return None if standing is None else (standing, min(info.issue.evaluation, identity.issue.evaluation))
 
 
-def _lists(collateral: Collateral, checks: Checks) -> tuple[CertificateRevocationList, ...] | None:
+def _lookup(collateral: Collateral, now: int, checks: Checks) -> Lookup | None:
     try:
-        return (
-            certificates.load_list(collateral.root_crl, "the revocation list of the root"),
-            certificates.load_list(collateral.pck_crl, "the revocation list of the issuer of PCK certificates"),
+        lists = (
+            certificate.load_list(collateral.root_crl, "the revocation list of the root"),
+            certificate.load_list(collateral.pck_crl, "the revocation list of the issuer of PCK certificates"),
         )
     except TamperingError as problem:
         checks.refuse("intel.pck.revocation", problem, "revocation lists that can be read")
         return None
+    return Lookup(Revocation(lists=lists, demanded=True), now)
 
 
-def _revocation(
-    part: str, path: tuple[Certificate, ...], lists: tuple[CertificateRevocationList, ...], now: int, checks: Checks
-) -> None:
+def _revocation(part: str, path: tuple[Certificate, ...], lookup: Lookup, checks: Checks) -> None:
     try:
-        count = certificates.check_revocation(path, Revocation(lists=lists, demanded=True), now, "the certificates")
+        count = lookup.check(path, "the certificates")
     except TamperingError as problem:
         checks.refuse(f"intel.{part}.revocation", problem, "on no list, and each issuer with a current list")
         return
@@ -96,16 +94,16 @@ def _revocation(
 
 
 def _signers(
-    collateral: Collateral, lists: tuple[CertificateRevocationList, ...] | None, bounds: Bounds, checks: Checks
+    collateral: Collateral, lookup: Lookup | None, bounds: Bounds, chain: Chain, checks: Checks
 ) -> tuple[Certificate, Certificate] | None:
     """Return who signed TCB Info and who signed QE Identity: as a rule the same, and then looked at once."""
     found: dict[bytes, Certificate] = {}
     for pem in dict.fromkeys((collateral.tcb_info_chain, collateral.qe_identity_chain)):
-        path = examine_chain(pem, bounds.roots, ("signer", SIGNER), bounds.now, checks)
+        path = examine_chain(pem, bounds.roots, chain, bounds.now, checks)
         if path is None:
             return None
-        if lists is not None:
-            _revocation("signer", path, lists[:1], bounds.now, checks)
+        if lookup is not None:
+            _revocation("signer", path, lookup, checks)
         found[pem] = path[0]
     return found[collateral.tcb_info_chain], found[collateral.qe_identity_chain]
 
@@ -122,7 +120,7 @@ def _read(
     data, signature = signed
     expected = "by the signer of collateral, over the exact bytes"
     try:
-        intel_signature.verify(signer.public_key(), signature, data, "the signature")
+        intel_signature.verify(signer.key, signature, data, "the signature")
     except TamperingError as problem:
         checks.refuse(f"intel.{part}.signature", problem, expected)
         return None

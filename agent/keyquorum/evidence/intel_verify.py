@@ -10,18 +10,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates, intel_certificates, intel_quote, intel_signature
+from keyquorum.evidence import chain_checks, intel_certificates, intel_quote, intel_signature
 from keyquorum.evidence.intel_certificates import INTEL_ROOTS, PCK
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
-
+    from keyquorum.evidence.certificate import Certificate
     from keyquorum.evidence.checks import Checks
     from keyquorum.evidence.intel_bundle import Collateral
-    from keyquorum.evidence.intel_certificates import Platform
+    from keyquorum.evidence.intel_certificates import Platform, Roles
     from keyquorum.evidence.intel_quote import Quote
 
 _DEBUG = 1 << 1
@@ -34,6 +33,14 @@ _EXPECTED = {
     "body": "a body that belongs to version and TEE, reserved fields zero",
     "certification": f"type {intel_quote.CERTIFICATE_CHAIN}, from version 4 on inside type {intel_quote.QE_REPORT}",
 }
+
+
+class Chain(NamedTuple):
+    """Which chain: its part of the checks' names, the roles in it, and certificates that were read already."""
+
+    part: str
+    roles: Roles
+    known: tuple[Certificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +116,10 @@ def _parse(data: bytes, checks: Checks) -> Quote | None:
 
 
 def _platform(quote: Quote, trust: IntelTrust, now: int, checks: Checks) -> VerifiedQuote | None:
-    path = examine_chain(quote.certificates, trust.roots, ("pck", PCK), now, checks)
+    path = examine_chain(quote.certificates, trust.roots, Chain("pck", PCK), now, checks)
     if path is None:
         return None
-    checks.chain = tuple(certificates.link(one) for one in path)
+    checks.chain = tuple(one.link for one in path)
     try:
         found = intel_certificates.platform(path[0], "the PCK certificate")
     except TamperingError as problem:
@@ -124,30 +131,25 @@ def _platform(quote: Quote, trust: IntelTrust, now: int, checks: Checks) -> Veri
 
 
 def examine_chain(
-    pem: bytes, roots: frozenset[bytes], chain: tuple[str, intel_certificates.Roles], now: int, checks: Checks
+    pem: bytes, roots: frozenset[bytes], chain: Chain, now: int, checks: Checks
 ) -> tuple[Certificate, ...] | None:
-    """Note chain, role and validity of certificates in PEM; `chain` is the part of the checks' names and the roles.
+    """Note chain, role and validity of certificates in PEM.
 
     Return the path from leaf to root if the signatures and roles hold, valid at the instant or not.
     """
-    part, roles = chain
+    part = chain.part
     what = _CHAIN if part == "pck" else "the certificates of the signer of collateral"
     try:
-        path = intel_certificates.load_chain(pem, roots, roles, what)
+        path = intel_certificates.load_chain(pem, roots, chain.roles, what, chain.known)
     except TamperingError as problem:
         name = "role" if problem.where == "role" else "chain"
         expected = "each certificate in its role" if problem.where else "a chain to a pinned root"
         checks.demand(f"intel.{part}.{name}", expected=expected, actual=problem.problem, holds=False)
         return None
     checks.demand(f"intel.{part}.chain", expected="a chain to a pinned root", actual=f"{len(path)} links", holds=True)
-    shown = certificates.subject_text(path[0])
+    shown = path[0].subject_text
     checks.demand(f"intel.{part}.role", expected="each certificate in its role", actual=shown, holds=True)
-    try:
-        certificates.check_validity(path, now, what)
-    except TamperingError as problem:
-        checks.refuse(f"intel.{part}.validity", problem, f"valid at {certificates.instant(now):%Y-%m-%d %H:%M:%S} UTC")
-    else:
-        checks.demand(f"intel.{part}.validity", expected="valid", actual="valid", holds=True)
+    chain_checks.demand_validity(f"intel.{part}.validity", path, now, what, checks)
     return path
 
 
@@ -155,7 +157,7 @@ def _quoting_enclave(quote: Quote, leaf: Certificate, checks: Checks) -> bool:
     """The platform signed the report of a quoting enclave, which is for this attestation key."""
     expected = "by the key of the PCK certificate"
     try:
-        intel_signature.verify(leaf.public_key(), quote.qe_signature, quote.qe_report, "the signature")
+        intel_signature.verify(leaf.key, quote.qe_signature, quote.qe_report, "the signature")
     except TamperingError as problem:
         checks.refuse("intel.qe.signature", problem, expected)
         return False

@@ -10,25 +10,30 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates, nitro_document, nitro_policy, reference_values, tpm_checks
+from keyquorum.evidence import (
+    certificate,
+    certificates,
+    chain_checks,
+    nitro_document,
+    nitro_policy,
+    signed_policy,
+    tpm_checks,
+)
 from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.tpm_quote import MIN_NONCE
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
-
+    from keyquorum.evidence.certificate import Certificate
     from keyquorum.evidence.nitro_document import Document, Envelope
     from keyquorum.evidence.nitro_policy import NitroReference
-    from keyquorum.evidence.reference_values import SignedPolicy
     from keyquorum.evidence.result import AttestationResult
+    from keyquorum.evidence.signed_policy import SignedPolicy
 
 TECHNOLOGY = "nitro"
 AWS_ROOT = "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"  # CN=aws.nitro-enclaves, to 2049
@@ -73,7 +78,7 @@ class NitroChallenge:
 def appraise(data: bytes, challenge: NitroChallenge, policy: SignedPolicy, now: int) -> AttestationResult:
     """Return what a document is worth at the instant `now` (seconds since 1970); never raises for a bad one."""
     checks = Checks(REFERENCES)
-    reference = reference_values.accept(policy, nitro_policy.REFERENCE_TYPE, nitro_policy.parse, now, checks)
+    reference = signed_policy.accept(policy, nitro_policy.REFERENCE_TYPE, nitro_policy.parse, now, checks)
     if reference is not None:
         document = verify(data, challenge, now, checks)
         if document is not None:
@@ -133,8 +138,8 @@ def _load(document: Document, checks: Checks) -> tuple[Certificate, ...] | None:
 
 
 def _certificate(data: bytes) -> Certificate:
-    found = certificates.load(data, "a certificate")
-    if found.public_bytes(Encoding.DER) != data:
+    found = certificate.load(data, "a certificate")
+    if found.der != data:
         raise TamperingError("a certificate", "", "has something after its end")
     return found
 
@@ -142,7 +147,7 @@ def _certificate(data: bytes) -> Certificate:
 def _check_chain(path: tuple[Certificate, ...], roots: frozenset[str], now: int, checks: Checks) -> None:
     """The root in the document is only believed because it is the pinned one."""
     leaf, *between, root = path if len(path) > 1 else (path[0], path[0])
-    found = root.fingerprint(hashes.SHA256()).hex()
+    found = root.sha256
     pinned = found in roots
     expected = ", ".join(sorted(roots)) or "no root"
     checks.demand("nitro.chain.root", expected=expected, actual=found, holds=pinned)
@@ -155,7 +160,7 @@ def _check_chain(path: tuple[Certificate, ...], roots: frozenset[str], now: int,
         shown = f"{len(climbed)} of {len(path)} certificates"
         holds = checks.demand("nitro.chain.path", expected=expected, actual=shown, holds=climbed == path)
         if holds and pinned:
-            checks.chain = tuple(certificates.link(one) for one in path)
+            checks.chain = tuple(one.link for one in path)
     problems = _leaf_problems(leaf)
     checks.demand(
         "nitro.chain.leaf",
@@ -163,31 +168,24 @@ def _check_chain(path: tuple[Certificate, ...], roots: frozenset[str], now: int,
         actual=", ".join(problems) or "as expected",
         holds=not problems,
     )
-    try:
-        certificates.check_validity(path, now, _CHAIN_WHAT)
-    except TamperingError as problem:
-        moment = f"valid at {certificates.instant(now):%Y-%m-%d %H:%M:%S} UTC"
-        checks.refuse("nitro.chain.validity", problem, moment)
-    else:
-        checks.demand("nitro.chain.validity", expected="valid", actual="valid", holds=True)
+    chain_checks.demand_validity("nitro.chain.validity", path, now, _CHAIN_WHAT, checks)
 
 
 def _leaf_problems(leaf: Certificate) -> list[str]:
-    problems, key = [], leaf.public_key()
+    problems, key = [], leaf.key
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         problems.append("another kind of key")
-    values = [extension.value for extension in leaf.extensions]
-    usage = next((value for value in values if isinstance(value, x509.KeyUsage)), None)
+    usage = leaf.usage
     if usage is None or not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
         problems.append("not for digital signatures only")
-    if any(isinstance(value, x509.BasicConstraints) and value.ca for value in values):
+    if leaf.constraints is not None and leaf.constraints.ca:
         problems.append("an authority's")
     return problems
 
 
 def check_signature(leaf: Certificate, envelope: Envelope, checks: Checks) -> None:
     """Note whether the key of a certificate signed the document."""
-    expected, key = "by the key of the document's certificate", leaf.public_key()
+    expected, key = "by the key of the document's certificate", leaf.key
     middle = len(envelope.signature) // 2
     numbers = [int.from_bytes(part, "big") for part in (envelope.signature[:middle], envelope.signature[middle:])]
     holds = isinstance(key, ec.EllipticCurvePublicKey)

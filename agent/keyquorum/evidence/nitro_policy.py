@@ -6,22 +6,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keyquorum.envelope import dsse
 from keyquorum.errors import TamperingError
+from keyquorum.evidence import signed_policy
 from keyquorum.evidence.nitro_document import MAX_PCRS, PCR_SIZE
-from keyquorum.model import strict_json
+from keyquorum.evidence.signed_policy import WHAT
 from keyquorum.model.fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 REFERENCE_TYPE = "application/vnd.keyquorum.nitro-reference.v1+json"
-VERSION = 1
 ANY = "any"
 NAMED = (0, 1, 2, 3, 4, 8)  # image, kernel, application, role, instance, signer of the image: each must be in a policy
 _IDENTITY = (0, 8)  # without one of them nobody knows what runs
-_WHAT = "the reference values"
-_MAX_TIME = 1 << 40
 _MAX_SPAN = 24 * 3600
 _MAX_VALUES = 256
 
@@ -42,13 +39,9 @@ class NitroReference:
 
 def parse(payload: bytes) -> NitroReference:
     """Read the payload of an envelope that was verified; raises `TamperingError`. No field has a default."""
-    fields = Fields(strict_json.parse(payload, _WHAT, dsse.MAX_PAYLOAD, TamperingError), _WHAT, TamperingError)
-    fields.version(VERSION)
+    fields, header = signed_policy.begin(payload)
     found = NitroReference(
-        name=fields.name("name", longest=64),
-        serial=fields.integer("serial", 1, 1 << 53),
-        issued=fields.integer("issued", 0, _MAX_TIME),
-        expires=fields.integer("expires", 0, _MAX_TIME),
+        **header,
         max_age=fields.integer("max-age", 1, _MAX_SPAN),
         max_skew=fields.integer("max-skew", 0, _MAX_SPAN),
         debug=fields.choice("debug", ("forbidden", ANY)) == ANY,
@@ -74,5 +67,5 @@ def _pcrs(fields: Fields) -> dict[int, frozenset[bytes] | None]:
 
 
 def _values(value: object, name: str) -> frozenset[bytes]:
-    rows = Fields({name: value}, _WHAT, TamperingError, "pcrs").rows(name, most=_MAX_VALUES)
-    return frozenset(Fields({name: row}, _WHAT, TamperingError, "pcrs").hexadecimal(name, PCR_SIZE) for row in rows)
+    rows = Fields({name: value}, WHAT, TamperingError, "pcrs").rows(name, most=_MAX_VALUES)
+    return frozenset(Fields({name: row}, WHAT, TamperingError, "pcrs").hexadecimal(name, PCR_SIZE) for row in rows)

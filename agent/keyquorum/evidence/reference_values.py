@@ -1,34 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reference values: what a machine's TPM may say, signed, versioned and expiring (docs/attestation.md §8).
-
-A policy that does not parse, is not signed by a known key, is expired, of the future or older than one seen before is
-a denial: `load` notes the failed check, and without these checks no result is trusted.
-"""
+"""Reference values: what a machine's TPM may say, in a signed policy (docs/attestation.md §8)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
-from keyquorum.envelope import dsse
 from keyquorum.errors import TamperingError
+from keyquorum.evidence import signed_policy
 from keyquorum.evidence.tpm_wire import BANKS, SIZES
-from keyquorum.model import strict_json
 from keyquorum.model.fields import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from keyquorum.evidence.checks import Checks
+    from keyquorum.evidence.signed_policy import SignedPolicy
 
 REFERENCE_TYPE = "application/vnd.keyquorum.tpm-reference.v1+json"
-VERSION = 1
-MAX_ENVELOPE = 64 * 1024
 RESETTABLE = frozenset({16, 23})  # anybody may set them to anything (PC Client Platform TPM Profile, PCR attributes)
 _PCRS = 24
 _MAX_VALUES = 256
-_MAX_TIME = 1 << 40
-_WHAT = "the reference values"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,94 +68,19 @@ class ReferenceValues:
         return tuple(sorted(self.pcrs))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedPolicy:
-    """Reference values as they are stored: a DSSE envelope in JSON, who may sign, and the lowest serial to accept."""
-
-    envelope: bytes
-    signers: tuple[dsse.PublicKey, ...]
-    lowest_serial: int = 1
-
-
-class Versioned(Protocol):
-    """What reference values of every technology have."""
-
-    @property
-    def name(self) -> str:
-        """Of the policy; shown in results."""
-
-    @property
-    def serial(self) -> int:
-        """Only goes up."""
-
-    @property
-    def issued(self) -> int:
-        """The first instant at which it counts, in seconds since 1970."""
-
-    @property
-    def expires(self) -> int:
-        """The first at which it does not count any more."""
-
-
-_Policy = TypeVar("_Policy", bound=Versioned)
-
-
 def load(policy: SignedPolicy, now: int, checks: Checks) -> ReferenceValues | None:
     """Return a TPM's policy if it counts at the instant `now` (seconds since 1970), or None with the failed check."""
-    return accept(policy, REFERENCE_TYPE, parse, now, checks)
-
-
-def accept(
-    policy: SignedPolicy, kind: str, parse: Callable[[bytes], _Policy], now: int, checks: Checks
-) -> _Policy | None:
-    """Return a policy of the payload type `kind` if it counts at the instant `now`, or None with the failed check."""
-    signers = ", ".join(key.key_id for key in policy.signers) or "nobody"
-    try:
-        table = strict_json.parse(policy.envelope, _WHAT, MAX_ENVELOPE, TamperingError)
-        payload = dsse.verify(dsse.parse(table, _WHAT), kind, policy.signers)
-    except TamperingError as problem:
-        checks.refuse("policy.signature", problem, f"signed by {signers}")
-        return None
-    checks.demand("policy.signature", expected=f"signed by {signers}", actual="signed", holds=True)
-    try:
-        found = parse(payload)
-    except TamperingError as problem:
-        checks.refuse("policy.format", problem, f"version {VERSION}, every field known")
-        return None
-    checks.demand("policy.format", expected=f"version {VERSION}", actual=f"version {VERSION}", holds=True)
-    checks.demand(
-        "policy.validity",
-        expected=f"from {found.issued} to before {found.expires}",
-        actual=str(now),
-        holds=found.issued <= now < found.expires,
-    )
-    checks.demand(
-        "policy.serial",
-        expected=f"at least {policy.lowest_serial}",
-        actual=str(found.serial),
-        holds=found.serial >= policy.lowest_serial,
-    )
-    if checks.failed:
-        return None
-    checks.claim("policy.name", found.name)
-    checks.claim("policy.serial", str(found.serial))
-    return found
+    return signed_policy.accept(policy, REFERENCE_TYPE, parse, now, checks)
 
 
 def parse(payload: bytes) -> ReferenceValues:
     """Read the payload of an envelope that was verified; raises `TamperingError`."""
-    fields = Fields(strict_json.parse(payload, _WHAT, dsse.MAX_PAYLOAD, TamperingError), _WHAT, TamperingError)
-    fields.version(VERSION)
-    name, serial = fields.name("name", longest=64), fields.integer("serial", 1, 1 << 53)
-    issued, expires = fields.integer("issued", 0, _MAX_TIME), fields.integer("expires", 0, _MAX_TIME)
+    fields, header = signed_policy.begin(payload)
     bank = fields.choice("bank", tuple(BANKS))
     log = _log(fields)
     pcrs = _pcrs(fields, bank, log is not None)
     found = ReferenceValues(
-        name=name,
-        serial=serial,
-        issued=issued,
-        expires=expires,
+        **header,
         bank=bank,
         pcrs=pcrs,
         log=log,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyquorum.errors import RefusedError, TamperingError, UnavailableError
 from keyquorum.model import strict_json
@@ -25,6 +26,7 @@ MAX_TEXT = 256  # characters of anything that a result quotes
 _MAX_CHECKS = 128
 _MAX_CHAIN = 8
 _MAX_CLAIMS = 128
+_REMEMBERED = 2048  # checks that were written, by all that they say
 _MAX_TIME = 1 << 40  # seconds since 1970; certificates may end in the year 9999
 
 
@@ -52,8 +54,7 @@ def printable(text: str) -> str:
     return clean if 0 < len(clean) <= MAX_TEXT else clean[: MAX_TEXT - 1] + "…" if clean else "nothing"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(NamedTuple):
     """One line of the checklist: its name, where it is demanded, what was wanted and what was there."""
 
     name: str
@@ -135,31 +136,42 @@ def unreachable(technology: str, at: int, reason: str, last_trusted: int = 0) ->
     )
 
 
-def serialise(result: AttestationResult) -> bytes:
-    """Write the JSON form, which is the payload of a signed result."""
-    table = {
+def to_json(result: AttestationResult) -> dict[str, object]:
+    """Return the JSON form as a table."""
+    return {**_table(result), "checks": [check._asdict() for check in result.checks]}
+
+
+def _table(result: AttestationResult) -> dict[str, object]:
+    """Return the JSON form but for the checks."""
+    return {
         "version": VERSION,
         "technology": result.technology,
         "status": str(result.status),
         "at": result.at,
         "last_trusted": result.last_trusted,
         "reason": result.reason,
-        "checks": [
-            {name: str(getattr(check, name)) for name in ("name", "spec", "expected", "actual", "outcome")}
-            for check in result.checks
-        ],
         "chain": [
             {"subject": link.subject, "issuer": link.issuer, "sha256": link.sha256, "not_after": link.not_after}
             for link in result.chain
         ],
         "claims": dict(result.claims),
     }
-    return strict_json.serialise(table)
+
+
+def serialise(result: AttestationResult) -> bytes:
+    """Write the JSON form, which is the payload of a signed result."""
+    return strict_json.serialise_around(_table(result), "checks", map(check_text, result.checks))
+
+
+@lru_cache(_REMEMBERED)
+def check_text(check: Check) -> str:
+    """Return a check in canonical JSON; most of those of a fleet are the same."""
+    return strict_json.serialise(check._asdict()).decode("ascii")
 
 
 def parse(data: bytes, what: str = "the attestation result") -> AttestationResult:
     """Read the JSON form; raises `TamperingError`, also for a result that contradicts itself."""
-    fields = Fields(strict_json.parse(data, what, MAX_RESULT, TamperingError), what, TamperingError)
+    fields = Fields.read(data, what, MAX_RESULT, TamperingError)
     fields.version(VERSION)
     result = AttestationResult(
         technology=fields.name("technology"),

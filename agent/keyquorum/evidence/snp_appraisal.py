@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyquorum.evidence import reference_values, snp_checks, snp_policy, snp_verify
+from keyquorum.evidence import signed_policy, snp_checks, snp_policy, snp_verify
 from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.result import printable
 from keyquorum.evidence.snp_report import WITH_MITIGATIONS, tcb_text
 
 if TYPE_CHECKING:
-    from keyquorum.evidence.reference_values import SignedPolicy
     from keyquorum.evidence.result import AttestationResult
+    from keyquorum.evidence.signed_policy import SignedPolicy
     from keyquorum.evidence.snp_chain import SnpTrust
     from keyquorum.evidence.snp_policy import SnpReference
     from keyquorum.evidence.snp_report import Report
@@ -35,7 +35,7 @@ def examine(
     evidence: SnpEvidence, challenge: SnpChallenge, trust: SnpTrust, policy: SignedPolicy, *, now: int, checks: Checks
 ) -> None:
     """Note every check of a report."""
-    reference = reference_values.accept(policy, snp_policy.REFERENCE_TYPE, snp_policy.parse, now, checks)
+    reference = signed_policy.accept(policy, snp_policy.REFERENCE_TYPE, snp_policy.parse, now, checks)
     if reference is not None:
         found = snp_verify.verify(evidence, challenge, trust, now, checks)
         if found is not None:

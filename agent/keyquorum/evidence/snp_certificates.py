@@ -7,7 +7,6 @@ this number is read as if it had the number 1, and its signature is checked over
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,16 +15,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates
-from keyquorum.evidence.distinguished_name import issuer_and_subject
+from keyquorum.evidence import certificate, certificates
 from keyquorum.evidence.snp_report import GENOA, MILAN, PRODUCTS, SIGNED_BY_VCEK, SIGNED_BY_VLEK, TURIN
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
-
+    from keyquorum.evidence.certificate import Certificate
     from keyquorum.evidence.result import Link
 
 _OID = "1.3.6.1.4.1.3704.1"
@@ -46,7 +42,6 @@ _PSS = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
 _NAME = "CN={},O=Advanced Micro Devices,ST=CA,L=Santa Clara,C=US,OU=Engineering"
 _MIN_RSA = 2048
 _MAX_PEM = 64 * 1024
-_BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,42 +107,26 @@ def fingerprint(data: bytes) -> str:
 
 def from_pem(data: bytes, what: str) -> tuple[bytes, ...]:
     """Return the certificates of a PEM text in DER, in their order; raises `TamperingError`."""
-    if len(data) > _MAX_PEM:
-        raise TamperingError(what, "", f"{len(data)} bytes are more than the {_MAX_PEM} allowed")
-    before, *blocks = data.split(_BEGIN)
-    found = []
-    for block in blocks:
-        body, end, after = block.partition(_END)
-        try:
-            found.append(binascii.a2b_base64(b"".join(body.split()), strict_mode=True))
-        except binascii.Error:
-            raise TamperingError(what, "", f"certificate {len(found) + 1} is not base64") from None
-        if not end or after.strip():
-            raise TamperingError(what, "", f"certificate {len(found)} has no end, or something after it")
-    if not found or before.strip():
-        raise TamperingError(what, "", "is not a list of certificates in PEM")
-    return tuple(found)
+    return certificate.from_pem(data, what, _MAX_PEM)
 
 
 def load_authority(data: bytes, what: str) -> Certificate:
     """Read a root's or an intermediate's certificate; raises `TamperingError`."""
-    found, key = certificates.load(data, what), None
-    if found.public_bytes(Encoding.DER) == data:
-        key = found.public_key()
-    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < _MIN_RSA:
+    found = certificate.load(data, what)
+    if found.der != data or not isinstance(found.key, rsa.RSAPublicKey) or found.key.key_size < _MIN_RSA:
         raise TamperingError(what, "", f"is not one certificate of an RSA key of at least {_MIN_RSA} bits")
     return found
 
 
 def load_leaf(data: bytes, what: str) -> Leaf:
     """Read a VCEK's or VLEK's certificate; raises `TamperingError`."""
-    readable = bytearray(data[: certificates.MAX_CERTIFICATE + 1])
+    readable = bytearray(data[: certificate.MAX_CERTIFICATE + 1])
     serial = _AFTER_HEADERS + len(_NO_SERIAL) - 1
     if readable[_AFTER_HEADERS : serial + 1] == _NO_SERIAL:
         readable[serial] = 1
-    found = certificates.load(bytes(readable), what)
-    key = found.public_key()
-    if found.public_bytes(Encoding.DER) != readable or not isinstance(key, ec.EllipticCurvePublicKey):
+    found = certificate.load(bytes(readable), what)
+    key = found.key
+    if found.der != readable or not isinstance(key, ec.EllipticCurvePublicKey):
         raise TamperingError(what, "", "is not one certificate of a key on an elliptic curve")
     if not isinstance(key.curve, ec.SECP384R1):
         raise TamperingError(what, "", f"has a key on {key.curve.name}, not on P-384")
@@ -167,9 +146,9 @@ def load_leaf(data: bytes, what: str) -> Leaf:
     )
 
 
-def _extensions(certificate: Certificate, what: str) -> dict[str, bytes]:
+def _extensions(chips: Certificate, what: str) -> dict[str, bytes]:
     found = {}
-    for extension in certificate.extensions:
+    for extension in chips.extensions:
         if isinstance(extension.value, x509.UnrecognizedExtension):
             found[extension.oid.dotted_string] = extension.value.value
         if extension.critical:
@@ -203,7 +182,7 @@ def _hardware_id(value: bytes) -> bytes:
 
 def roles(leaf: Leaf, intermediate: Certificate, root: Certificate) -> tuple[int | None, str]:
     """Return which signing key a chain is for and of which product, by the names; (None, "") if they do not agree."""
-    names = tuple(certificates.subject_text(one) for one in (leaf.certificate, intermediate, root))
+    names = tuple(one.subject_text for one in (leaf.certificate, intermediate, root))
     for product in PRODUCTS:
         for role, kind, authority in ((SIGNED_BY_VCEK, "VCEK", ""), (SIGNED_BY_VLEK, "VLEK", "VLEK-")):
             wanted = (f"SEV-{kind}", f"SEV-{authority}{product}", f"ARK-{product}")
@@ -215,19 +194,19 @@ def roles(leaf: Leaf, intermediate: Certificate, root: Certificate) -> tuple[int
 def check_intermediate(intermediate: Certificate, root: Certificate, what: str) -> None:
     """Return if the root made the intermediate, by RSA-PSS with SHA-384, and may; raises `TamperingError`."""
     if not certificates.may_issue(root, 1) or not _pss(intermediate):
-        raise TamperingError(what, "", f"{certificates.subject_text(root)} may not issue the intermediate like this")
+        raise TamperingError(what, "", f"{root.subject_text} may not issue the intermediate like this")
     certificates.chain(intermediate, (), (root,), what)
 
 
 def check_leaf(leaf: Leaf, intermediate: Certificate, what: str) -> None:
     """Return if the intermediate made the leaf, by RSA-PSS with SHA-384, and may; raises `TamperingError`."""
-    tbs = leaf.certificate.tbs_certificate_bytes
-    original = leaf.data[4 : 4 + len(tbs)]
-    outside = leaf.data[4 + len(tbs) :]
+    size = len(leaf.certificate.signed)
+    original = leaf.data[4 : 4 + size]
+    outside = leaf.data[4 + size :]
     algorithm = outside[: 2 + outside[1]]
     inside = original[11 + original[10] :]  # headers of 4 + 5 + 2 bytes, then the serial number
-    same = issuer_and_subject(intermediate)[1] == issuer_and_subject(leaf.certificate)[0]
-    key = intermediate.public_key()
+    same = intermediate.subject == leaf.certificate.issuer
+    key = intermediate.key
     if (
         not same
         or not certificates.may_issue(intermediate, 0)
@@ -239,23 +218,20 @@ def check_leaf(leaf: Leaf, intermediate: Certificate, what: str) -> None:
             what, "", "the chip's certificate is of another issuer than the given one, or in another way"
         )
     try:
-        key.verify(leaf.certificate.signature, original, _PSS, hashes.SHA384())
+        key.verify(leaf.certificate.parsed.signature, original, _PSS, hashes.SHA384())
     except InvalidSignature:
-        raise TamperingError(
-            what, "", f"the chip's certificate is not signed by {certificates.subject_text(intermediate)}"
-        ) from None
+        raise TamperingError(what, "", f"the chip's certificate is not signed by {intermediate.subject_text}") from None
 
 
-def _pss(certificate: Certificate) -> bool:
+def _pss(one: Certificate) -> bool:
     try:
-        algorithm = certificate.signature_hash_algorithm
+        algorithm = one.parsed.signature_hash_algorithm
     except UnsupportedAlgorithm:
         return False
-    known = certificate.signature_algorithm_oid == x509.SignatureAlgorithmOID.RSASSA_PSS
+    known = one.parsed.signature_algorithm_oid == x509.SignatureAlgorithmOID.RSASSA_PSS
     return known and isinstance(algorithm, hashes.SHA384)
 
 
 def links(leaf: Leaf, intermediate: Certificate, root: Certificate) -> tuple[Link, ...]:
     """Return what a result says about a chain."""
-    first = replace(certificates.link(leaf.certificate), sha256=fingerprint(leaf.data))
-    return (first, certificates.link(intermediate), certificates.link(root))
+    return (replace(leaf.certificate.link, sha256=fingerprint(leaf.data)), intermediate.link, root.link)

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates, snp_certificates, snp_report
+from keyquorum.evidence import chain_checks, snp_certificates, snp_report
 from keyquorum.evidence.certificates import Revocation
 from keyquorum.evidence.result import printable
 from keyquorum.evidence.snp_report import SIGNED_BY_VCEK, SIGNED_BY_VLEK, TURIN
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
-
+    from keyquorum.evidence.certificate import Certificate
     from keyquorum.evidence.checks import Checks
     from keyquorum.evidence.snp_certificates import Anchor, Leaf
     from keyquorum.evidence.snp_report import Report
@@ -126,22 +125,12 @@ def _check_role(
 
 def _check_time(chain: tuple[Leaf, Certificate, Certificate], trust: SnpTrust, now: int, checks: Checks) -> None:
     leaf, *authorities = chain
-    try:
-        certificates.check_validity((leaf.certificate, *authorities), now, _CHAIN_WHAT)
-    except TamperingError as problem:
-        moment = f"valid at {certificates.instant(now):%Y-%m-%d %H:%M:%S} UTC"
-        checks.refuse("snp.chain.validity", problem, moment)
-    else:
-        checks.demand("snp.chain.validity", expected="valid", actual="valid", holds=True)
-    try:  # a chip's key has no serial number of its own to be revoked by
-        looked_up = certificates.check_revocation(tuple(authorities), trust.revocation, now, _CHAIN_WHAT)
-    except TamperingError as problem:
-        checks.refuse("snp.chain.revocation", problem, "not revoked")
-        return
-    if looked_up:
-        checks.demand("snp.chain.revocation", expected="not revoked", actual=f"{looked_up} looked up", holds=True)
-    else:
-        checks.waive("snp.chain.revocation", "the caller gave no revocation list of this root")
+    chain_checks.demand_validity("snp.chain.validity", (leaf.certificate, *authorities), now, _CHAIN_WHAT, checks)
+    # A chip's key has no serial number of its own to be revoked by.
+    unlisted, revocable = "the caller gave no revocation list of this root", tuple(authorities)
+    chain_checks.judge_revocation(
+        "snp.chain.revocation", revocable, trust.revocation, checks, now=now, what=_CHAIN_WHAT, unlisted=unlisted
+    )
 
 
 def _check_product(report: Report, leaf: Leaf, product: str, checks: Checks) -> None:

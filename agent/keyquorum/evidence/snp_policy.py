@@ -9,17 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keyquorum.envelope import dsse
 from keyquorum.errors import TamperingError
+from keyquorum.evidence import signed_policy
+from keyquorum.evidence.signed_policy import WHAT
 from keyquorum.evidence.snp_report import PRODUCTS, VERSIONS, component_names
-from keyquorum.model import strict_json
 from keyquorum.model.fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 REFERENCE_TYPE = "application/vnd.keyquorum.snp-reference.v1+json"
-VERSION = 1
 ANY = "any"
 SIGNERS = ("vcek", "vlek")
 # Bits of the guest's policy (AMD 56860, offset 0x08): which value is the safe one, and how a policy asks for it.
@@ -43,8 +42,6 @@ PLATFORM_BITS = {
     "alias-check": (5, True, "on"),
 }
 KNOWN_PLATFORM = 0b111111
-_WHAT = "the reference values"
-_MAX_TIME = 1 << 40
 _MAX_VALUES = 256
 _LISTS = {"measurement": 48, "host-data": 32, "family-id": 16, "image-id": 16, "id-key": 48, "author-key": 48}
 
@@ -86,17 +83,13 @@ class SnpReference:
 
 def parse(payload: bytes) -> SnpReference:
     """Read the payload of an envelope that was verified; raises `TamperingError`."""
-    fields = Fields(strict_json.parse(payload, _WHAT, dsse.MAX_PAYLOAD, TamperingError), _WHAT, TamperingError)
-    fields.version(VERSION)
+    fields, header = signed_policy.begin(payload)
     guest, platform = fields.table("guest-policy"), fields.table("platform")
     abi = (guest.integer("abi-major", 0, 255), guest.integer("abi-minor", 0, 255))
     unknown = int.from_bytes(platform.hexadecimal("unknown", 8), "big")
     chips = fields.table("chips")
     found = SnpReference(
-        name=fields.name("name", longest=64),
-        serial=fields.integer("serial", 1, 1 << 53),
-        issued=fields.integer("issued", 0, _MAX_TIME),
-        expires=fields.integer("expires", 0, _MAX_TIME),
+        **header,
         versions=_numbers(fields, "report-versions", VERSIONS),
         signers=_signers(fields),
         providers=_providers(fields),
@@ -141,8 +134,8 @@ def _providers(fields: Fields) -> frozenset[str] | None:
     value = fields.take("vlek-providers")
     if value == ANY:
         return None
-    rows = Fields({"": value}, _WHAT, TamperingError, "vlek-providers").rows("", most=_MAX_VALUES)
-    return frozenset(Fields({"provider": row}, _WHAT, TamperingError).text("provider") for row in rows)
+    rows = Fields({"": value}, WHAT, TamperingError, "vlek-providers").rows("", most=_MAX_VALUES)
+    return frozenset(Fields({"provider": row}, WHAT, TamperingError).text("provider") for row in rows)
 
 
 def _products(fields: Fields) -> dict[str, Product]:
@@ -153,7 +146,7 @@ def _products(fields: Fields) -> dict[str, Product]:
         row = fields.table(name)
         mitigations = row.take("mitigations")
         if mitigations != ANY:
-            one = Fields({"mitigations": mitigations}, _WHAT, TamperingError, row.path)
+            one = Fields({"mitigations": mitigations}, WHAT, TamperingError, row.path)
             mitigations = int.from_bytes(one.hexadecimal("mitigations", 8), "big")
         tcb = {component: row.integer(component, 0, 255) for component in component_names(name)}
         found[name] = Product(tcb=tcb, mitigations=None if mitigations == ANY else mitigations)
@@ -168,9 +161,9 @@ def _values(fields: Fields, name: str, size: int) -> frozenset[bytes] | None:
     value = fields.take(name)
     if value == ANY:
         return None
-    return _digests(Fields({name: value}, _WHAT, TamperingError, fields.path), name, size)
+    return _digests(Fields({name: value}, WHAT, TamperingError, fields.path), name, size)
 
 
 def _digests(fields: Fields, name: str, size: int) -> frozenset[bytes]:
     rows = fields.rows(name, most=_MAX_VALUES)
-    return frozenset(Fields({name: row}, _WHAT, TamperingError, fields.path).hexadecimal(name, size) for row in rows)
+    return frozenset(Fields({name: row}, WHAT, TamperingError, fields.path).hexadecimal(name, size) for row in rows)

@@ -15,8 +15,9 @@ from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.result import Status
 
 if TYPE_CHECKING:
-    from keyquorum.evidence.reference_values import ReferenceValues, SignedPolicy
+    from keyquorum.evidence.reference_values import ReferenceValues
     from keyquorum.evidence.result import AttestationResult
+    from keyquorum.evidence.signed_policy import SignedPolicy
     from keyquorum.evidence.tpm_attest import ClockInfo
     from keyquorum.evidence.tpm_log import BelievedLog
     from keyquorum.evidence.tpm_quote import Challenge, QuoteEvidence, VerifiedQuote

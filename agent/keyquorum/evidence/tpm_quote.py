@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from keyquorum.errors import TamperingError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from keyquorum.evidence.tpm_signature import Signature
 
 MIN_NONCE = 32
+_REMEMBERED = 512  # enrolled keys that were read, by their bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +100,15 @@ def verify(
     return VerifiedQuote(bank=bank, pcrs=values, clock=quote.clock, firmware=quote.firmware)
 
 
+@lru_cache(_REMEMBERED)
+def _read_key(area: bytes) -> tpm_public.PublicArea:
+    return tpm_public.parse(area, "the attestation key")
+
+
 def _key(key: AttestationKey, checks: Checks) -> tpm_public.PublicArea | None:
     """Read the enrolled key once more: a store that was altered must not make another key an attestation key."""
     try:
-        area = tpm_public.parse(key.area, "the attestation key")
+        area = _read_key(key.area)
     except TamperingError as problem:
         checks.refuse("tpm.ak.structure", problem)
         return None

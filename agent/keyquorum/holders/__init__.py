@@ -17,7 +17,11 @@ KINDS = {
     "pkcs11": "keyquorum.holders.pkcs11",
     "passphrase": "keyquorum.holders.passphrase",
     "sheet": "keyquorum.holders.sheet",
+    "custodian": "keyquorum.holders.custodian",
+    "enclave": "keyquorum.holders.enclave",
 }
+
+REMOTE = frozenset({"custodian", "enclave"})  # asked over the network: after all others, and only while they are needed
 
 
 def load(kind: str) -> Holder:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
+    from keyquorum.envelope.dsse import PublicKey
     from keyquorum.model.volume_set import Placement, VolumeSet
     from keyquorum.secret import Identity, Secret
 
@@ -42,6 +43,14 @@ if TYPE_CHECKING:
 
         def cancel(self) -> None:
             """Withdraw a question that still stands, so that the terminal is given back."""
+
+    class Signer(Protocol):
+        """An owner who signs: `envelope.signing.Owner`, which no boot imports."""
+
+        public: PublicKey
+
+        def sign(self, payload_type: str, payload: bytes) -> dict[str, Any]:
+            """Return the envelope as a JSON table."""
 
     class Holder(Protocol):
         """One kind of holder."""
@@ -83,10 +92,23 @@ class Tuning(Record):
     pcr_signatures: tuple[str, ...] = ()
     pkcs11_modules: tuple[str, ...] = ()
     reference_directory: str = "/etc/keyquorum/reference"
+    machine: str = "/etc/keyquorum/machine.json"
+
+
+class Papers(Record):
+    """What the owner lays down at a custodian: two signed envelopes, and what a quote has to be of to fit them."""
+
+    release: dict[str, Any]
+    reference: dict[str, Any]
+    bank: str
+    pcrs: tuple[int, ...]
 
 
 class SealTask(Record):
-    """What enrolment hands to a holder. `options` is the kind's record from `model.holder_options`."""
+    """What enrolment hands to a holder. `options` is the kind's record from `model.holder_options`.
+
+    `owner` and `papers` are for custodians: who signs the deposit, and what is laid down with it.
+    """
 
     subject: Subject
     identity: Identity
@@ -95,23 +117,35 @@ class SealTask(Record):
     answers: Answers
     tuning: Tuning
     show: Callable[[str], None]
+    owner: Signer | None = None
+    papers: Papers | None = None
 
 
 class OpenTask(Record):
-    """What the proxy hands to a holder. `deadline` is on the monotonic clock, in seconds."""
+    """What the proxy hands to a holder. `deadline` is on the monotonic clock, in seconds.
+
+    `cancel` is a descriptor that becomes readable when nobody waits for the answer any more, -1 for none. `owner` signs
+    what `erase` asks of a custodian; nobody does in an unlock.
+    """
 
     subject: Subject
     where: dict[str, Any]
     answers: Answers
     tuning: Tuning
     deadline: float
+    cancel: int = -1
+    owner: Signer | None = None
 
 
 class Held(Record):
-    """What a holder gives back: the identity, and the envelope (unverified JSON) if it keeps that."""
+    """What a holder gives back: the identity, and the envelope (unverified JSON) if it keeps that.
+
+    `warning` is told with the verdict, though the fragment is right.
+    """
 
     identity: Identity
     envelope: Any = None
+    warning: str = ""
 
 
 def open_task(

@@ -12,9 +12,12 @@ import os
 import sys
 
 from keyquorum import process, speech
-from keyquorum.errors import UsageError
-from keyquorum.initramfs import modules
+from keyquorum.errors import KeyquorumError, UsageError
+from keyquorum.holders import REMOTE, custodian_exchange
+from keyquorum.initramfs import enclave_files, modules
+from keyquorum.initramfs.enclave_files import custodian_of
 from keyquorum.initramfs.wanted import BootVolume, boot_volumes
+from keyquorum.linux import boot_network
 from keyquorum.settings import FILE, Settings, load
 
 TYPE_CHECKING = False
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 BOOT_VOLUMES = "/etc/keyquorum/boot-volumes"
 _LAUNCHER = f"{modules.ROOT}/keyquorum-unlock"
 _LIBRARIES = ("libcryptsetup.so.12", "libcrypto.so.3", "libsodium.so.23", "libsodium.so.26", "libgcc_s.so.1")
+_TLS_LIBRARIES = ("libssl.so.3",)
+_HAS_CUSTODIANS = "/etc/keyquorum/custodians"  # the boot script then mounts what the firmware's log is read from
+_VSOCK_MODULES = ("vsock", "vmw_vsock_virtio_transport")  # an address may be of AF_VSOCK (docs/holders-enclave.md §5)
+_NETWORK_UP = f"{modules.ROOT}/initramfs/network-up"
 _LIBRARY_PATHS = ("/usr/lib/*-linux-gnu*", "/lib/*-linux-gnu*", "/usr/lib", "/usr/lib64")
 _TPM_MODULES = ("tpm_crb", "tpm_tis", "tpm_tis_spi", "tpm_tis_i2c", "tpm_tis_i2c_cr50", "tpm_ftpm_tee", "tpm_ibmvtpm")
 _DISK_MODULES = ("virtio_blk", "virtio_scsi", "sd_mod", "nvme", "usb_storage", "uas")
@@ -52,29 +59,34 @@ def _fill(words: list[str]) -> int:
     speech.say(f"exec {os.path.realpath(sys.executable)}")
     for path in _libraries():
         speech.say(f"exec {path}")
-    for module in (*(_TPM_MODULES if "tpm" in kinds or measure else ()), *(_DISK_MODULES if "disk" in kinds else ())):
+    with_tpm = measure or not kinds.isdisjoint({"tpm", *REMOTE})
+    for module in (*(_TPM_MODULES if with_tpm else ()), *(_DISK_MODULES if "disk" in kinds else ())):
         speech.say(f"module {module}")
-    _own_files(volumes, settings, destination)
+    _own_files(volumes, settings, destination, [modules.ROOT, *modules.roots(loaded)])
     if "pkcs11" in kinds:
         _tokens(settings)
+    if not kinds.isdisjoint(REMOTE):
+        _custodians(volumes, settings, destination)
+    if "enclave" in kinds:
+        enclave_files.announce(volumes)
     return 0
 
 
-def _libraries() -> list[str]:
+def _libraries(names: tuple[str, ...] = _LIBRARIES) -> list[str]:
     """Return the libraries that are opened by name at run time, which no linker tells."""
     found = []
-    for name in _LIBRARIES:
+    for name in names:
         paths = [path for pattern in _LIBRARY_PATHS for path in sorted(glob.glob(f"{pattern}/{name}"))]
         found += paths[:1]
     return found
 
 
-def _own_files(volumes: list[BootVolume], settings: Settings, destination: str) -> None:
-    """Put in the launcher, the trust anchors, the settings, and what explains a TPM's refusal."""
+def _own_files(volumes: list[BootVolume], settings: Settings, destination: str, paths: list[str]) -> None:
+    """Put in the launcher, which finds modules in `paths`, the trust anchors, the settings, what explains refusals."""
     interpreter = os.path.realpath(sys.executable)
     _write(
         destination + _LAUNCHER,
-        f"#!{interpreter} -IS\nimport sys\nsys.path.insert(0, {modules.ROOT!r})\n"
+        f"#!{interpreter} -IS\nimport sys\nsys.path[0:0] = {paths!r}\n"
         "from keyquorum.process import leave\nfrom keyquorum.unlock.main import main\nleave(main())\n",
         0o755,
     )
@@ -92,6 +104,31 @@ def _tokens(settings: Settings) -> None:
         speech.say(f"exec {module}")
     if not settings.pkcs11_module:
         speech.say("note a PKCS#11 holder needs pkcs11_module in keyquorum.conf to be asked in the initramfs")
+
+
+def _custodians(volumes: list[BootVolume], settings: Settings, destination: str) -> None:
+    """Put in what asks custodians: TLS, the machine's identity, and what brings up the network."""
+    _write(destination + _HAS_CUSTODIANS, "", 0o644)
+    for path in _libraries(_TLS_LIBRARIES):
+        speech.say(f"exec {path}")
+    speech.say(f"file {_NETWORK_UP} {boot_network.SCRIPT}")
+    for driver in ("af_packet", *_network_drivers(), *_VSOCK_MODULES):
+        speech.say(f"module {driver}")
+    speech.say(f"file {settings.machine} {settings.machine}")
+    try:
+        known = {name for name, _ in custodian_exchange.load_identity(settings.machine).custodians}
+        for volume, placement in ((v, p) for v in volumes for p in v.volume_set.placements if p.kind in REMOTE):
+            custodian = custodian_of(placement)
+            if custodian not in known:
+                speech.say(f"note {placement.name} of {volume.name}: this machine is not enrolled at {custodian}")
+    except KeyquorumError as error:
+        speech.say(f"note no custodian will be asked in the initramfs: {error.message}")
+
+
+def _network_drivers(root: str = "/sys/class/net") -> list[str]:
+    """Return the kernel modules of the interfaces that the machine has now; what is built in needs none."""
+    paths = sorted(glob.glob(f"{glob.escape(root)}/*/device/driver/module"))
+    return list(dict.fromkeys(os.path.basename(os.path.realpath(path)) for path in paths))
 
 
 def _write(path: str, text: str, mode: int) -> None:

@@ -19,24 +19,36 @@ ROOT = "/usr/lib/keyquorum"
 _CORE = (
     "keyquorum.unlock.main",
     "keyquorum.unlock.linger",
+    "keyquorum.unlock.standby",
     "keyquorum.linux.prompt",
     "keyquorum.linux.prompt_withdrawal",
 )
+# What judges an enclave's evidence: the one thing at a boot that uses `cryptography` (decision 0054). The others are
+# imported only when they are used: by its compiled part, and for names in certificates.
+_APPRAISAL = (
+    "keyquorum.holders.enclave_proof",
+    "cryptography.hazmat.primitives.asymmetric.utils",
+    "cryptography.x509",
+    "encodings.utf_16_be",
+)
 # What each kind of holder loads beside its own file, and only when it is asked.
+_TPM = (
+    "keyquorum.holders.tpm",
+    "keyquorum.holders.tpm_facts",
+    "keyquorum.holders.tpm_pin",
+    "keyquorum.holders.tpm_refusal",
+    "keyquorum.holders.tpm_signatures",
+    "keyquorum.tpm2.codes",
+    "keyquorum.native.oaep",
+)
 _FOR_KIND = {
     "disk": ("keyquorum.holders.disk",),
-    "tpm": (
-        "keyquorum.holders.tpm",
-        "keyquorum.holders.tpm_facts",
-        "keyquorum.holders.tpm_pin",
-        "keyquorum.holders.tpm_refusal",
-        "keyquorum.holders.tpm_signatures",
-        "keyquorum.tpm2.codes",
-        "keyquorum.native.oaep",
-    ),
+    "tpm": _TPM,
     "pkcs11": ("keyquorum.holders.pkcs11",),
     "passphrase": ("keyquorum.holders.passphrase",),
     "sheet": ("keyquorum.holders.sheet",),
+    "custodian": ("keyquorum.holders.custodian", "keyquorum.unlock.remote", *_TPM),
+    "enclave": ("keyquorum.holders.enclave", "keyquorum.unlock.remote", *_TPM, *_APPRAISAL),
 }
 MEASUREMENT = ("keyquorum.tpm2.measurement",)
 _TERMINAL = ("termios",)  # restores the echo when a question is withdrawn
@@ -49,9 +61,10 @@ for name in sys.argv[2:]:
     import_module(name)
 for name, module in sorted(sys.modules.items()):
     spec = getattr(module, "__spec__", None)
-    origin = getattr(spec, "origin", None)
+    # cryptography puts proxies, which have no spec, in the place of modules of which something is deprecated
+    origin = getattr(spec, "origin", None) if spec else getattr(module, "__file__", None)
     if name != "__main__" and origin and origin not in ("built-in", "frozen"):
-        print(name, origin, "package" if spec.submodule_search_locations is not None else "module")
+        print(name, origin, "package" if spec and spec.submodule_search_locations is not None else "module")
 import os
 print("os", os.__file__, "module")
 """
@@ -97,6 +110,19 @@ def install(loaded: list[Loaded], destination: str) -> list[str]:
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
     return shared
+
+
+def roots(loaded: list[Loaded]) -> list[str]:
+    """Return the directories, beside our own, in which packages of others lie that are loaded: for `sys.path`."""
+    standard = {os.path.dirname(os.__file__), os.path.join(os.path.dirname(os.__file__), "lib-dynload")}
+    found = []
+    for module in loaded:
+        if "." in module.name or module.name == "keyquorum":
+            continue
+        place = os.path.dirname(os.path.dirname(module.origin) if module.is_package else module.origin)
+        if place not in standard:
+            found.append(place)
+    return list(dict.fromkeys(found))
 
 
 def describe(loaded: list[Loaded]) -> str:

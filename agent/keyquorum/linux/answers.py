@@ -12,6 +12,7 @@ import select
 import stat
 import time
 
+from keyquorum.deadline import ready
 from keyquorum.errors import UnavailableError, UsageError
 from keyquorum.linux.run import MAX_SECRET
 from keyquorum.secret import Secret
@@ -47,13 +48,14 @@ class LocalAnswers:
         seconds: float = 90.0,
         keep: bool = False,
     ) -> None:
+        self._pipe: tuple[int, ...] = ()
         self._credentials, self._prompt, self._seconds, self._keep = credentials, prompt, seconds, keep
         self._descriptors, self._kinds = dict(descriptors or {}), dict(kinds or {})
         for name, descriptor in self._descriptors.items():
             _check_open(name, descriptor)  # before a descriptor of our own takes the number
         self._kept: dict[str, Secret] = {}
         self._asking, self._table = _thread.allocate_lock(), _thread.allocate_lock()
-        self._cancelled, self._cancel = os.pipe2(os.O_CLOEXEC)
+        self._cancelled, self._cancel = self._pipe = os.pipe2(os.O_CLOEXEC)
 
     def introduce(self, kinds: Mapping[str, str]) -> None:
         """Learn the kind of each holder; with it, systemd's own credentials count too."""
@@ -109,8 +111,16 @@ class LocalAnswers:
         """Wipe what is kept. Call `cancel` before when another thread may still be asking."""
         for name in tuple(self._kept):
             self.forget(name)
-        for descriptor in (self._cancelled, self._cancel):
+        self._close_pipe()
+
+    def __del__(self) -> None:
+        """Programs end without `close`; whoever makes many of these in one process loses no descriptors either."""
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        for descriptor in self._pipe:
             os.close(descriptor)
+        self._pipe = ()
 
     def _given(self, name: str) -> Secret | None:
         """Return a copy of the answer that nobody needs to be asked for; None when there is none."""
@@ -155,8 +165,8 @@ class LocalAnswers:
         poll.register(self._cancelled, select.POLLIN)
         with Secret(MAX_SECRET + 3) as answer:  # room for a newline, and for one byte too many
             while used < answer.size:
-                ready = dict(poll.poll(max(0, int((deadline - time.monotonic()) * 1000))))
-                if not ready or self._cancelled in ready:
+                found = ready(poll, deadline)
+                if not found or self._cancelled in found:
                     raise UnavailableError(f"{what} gave no answer in time")
                 try:
                     got = os.readv(descriptor, [answer.view[used:]])

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import _thread
 import os
+import stat
 
 from keyquorum.errors import KeyquorumError
 
@@ -12,10 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def write(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Create or replace `path`; missing directories are made, readable by root only when the file is."""
+def write(path: str, data: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Create or replace `path`; missing directories are made, readable by root only when the file is.
+
+    `owner` (user and group) gets the file before it has its name: somebody else may write in its directory.
+    """
     try:
-        _write(path, data, mode, os.rename)
+        _write(path, data, mode, os.rename, owner)
     except OSError as error:
         raise _failure(path, error) from None
 
@@ -31,14 +36,18 @@ def create(path: str, data: bytes, mode: int = 0o600) -> bool:
     return True
 
 
-def _write(path: str, data: bytes, mode: int, put: Callable[[str, str], None]) -> None:
+def _write(
+    path: str, data: bytes, mode: int, put: Callable[[str, str], None], owner: tuple[int, int] | None = None
+) -> None:
     directory = os.path.dirname(path) or "."
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = f"{path}.{_thread.get_native_id()}.new"  # in the first thread the process's number
     _make_directories(directory, 0o700 if mode == 0o600 else 0o755)
-    _unlink(temporary)  # of a process with our number that a power cut ended
+    _unlink(temporary)  # of a thread with our number that a power cut ended
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         os.fchmod(descriptor, mode)
+        if owner is not None:
+            os.fchown(descriptor, *owner)
         written = 0
         while written < len(data):
             written += os.write(descriptor, data[written:])
@@ -62,15 +71,19 @@ def _failure(path: str, error: OSError) -> KeyquorumError:
 
 
 def read(path: str, most: int) -> bytes:
-    """Return the content of a file of at most `most` bytes; b"" when it is missing or larger."""
+    """Return the content of a file of at most `most` bytes; b"" when it is missing, larger, or no file but a pipe."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(most + 1)
+        with open(path, "rb", opener=_without_waiting) as file:
+            data = file.read(most + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
     except FileNotFoundError:
         return b""
     except OSError as error:
         raise KeyquorumError(f"{path} cannot be read: {error.strerror}") from None
     return data if len(data) <= most else b""
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def remove(path: str) -> None:

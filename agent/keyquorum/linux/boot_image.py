@@ -30,8 +30,8 @@ def rebuild() -> None:
         run.run_checked((_PROGRAM, "-u", "-k", "all"), run.Limits(seconds=_SECONDS))
     except KeyquorumError as error:
         raise KeyquorumError(
-            f"the volume is enrolled, but the initramfs was not rebuilt: {error.message}",
-            "until it is, the next boot asks for the passphrase: update-initramfs -u",
+            f"what was to be done is done, but the initramfs was not rebuilt: {error.message}",
+            "until it is, the next boot may ask for the passphrase: update-initramfs -u",
         ) from None
 
 

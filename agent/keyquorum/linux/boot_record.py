@@ -17,15 +17,25 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/run/keyquorum"
 _KERNEL_LOG = "/dev/kmsg"
+_CONSOLE = "/dev/console"
 _DEBUG = 7  # reaches the journal, but not the console, where the same line is already
 
 
 def to_kernel_log(line: str) -> None:
     """Add a line to the kernel's log; a machine that allows none loses nothing else."""
+    _tell(_KERNEL_LOG, f"<{_DEBUG}>keyquorum: {line}\n")
+
+
+def to_console(line: str) -> None:
+    """Write a line to the console, below whatever stands there: a prompt goes on waiting for what is typed."""
+    _tell(_CONSOLE, f"\r\nkeyquorum: {line}\r\n")
+
+
+def _tell(device: str, text: str) -> None:
     try:
-        descriptor = os.open(_KERNEL_LOG, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(device, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            os.write(descriptor, f"<{_DEBUG}>keyquorum: {line}\n".encode()[:900])
+            os.write(descriptor, text.encode()[:900])
         finally:
             os.close(descriptor)
     except OSError:

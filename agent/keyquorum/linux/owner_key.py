@@ -27,13 +27,23 @@ def load_or_create(path: str) -> tuple[Owner, bool]:
         return load(path), False
     except FileNotFoundError:
         private = Ed25519PrivateKey.generate()
-        if atomic_file.create(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())):
+        if atomic_file.create(path, pem(private)):
             return Owner(private), True
         return load(path), False  # another enrolment made one meanwhile, and signed with it
 
 
+def pem(private: Ed25519PrivateKey) -> bytes:
+    """Return a private key as its file has it."""
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def load(path: str) -> Owner:
     """Read the key; `FileNotFoundError` when there is none, `MalformedError` when it is not one."""
+    return Owner(load_private(path))
+
+
+def load_private(path: str) -> Ed25519PrivateKey:
+    """Read a private key, of an owner or of anybody else who signs; raises as `load` does."""
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777
@@ -50,4 +60,4 @@ def load(path: str) -> Owner:
         raise MalformedError(path, "", "is not an unencrypted private key in PEM") from None
     if not isinstance(private, Ed25519PrivateKey):
         raise MalformedError(path, "", "is not an Ed25519 key")
-    return Owner(private)
+    return private

@@ -21,6 +21,7 @@ from _signal import (  # type: ignore[import-not-found]  # the module signal imp
     signal,
 )
 
+from keyquorum.deadline import ready
 from keyquorum.errors import KeyquorumError
 from keyquorum.linux import run
 from keyquorum.linux.run import MAX_SECRET, Limits
@@ -249,8 +250,8 @@ def _read_line(descriptor: int, deadline: float, cancel: int) -> Secret | None:
     with Secret(MAX_SECRET + 1) as line:
         used = 0
         while True:
-            ready = dict(poll.poll(max(0, int((deadline - time.monotonic()) * 1000))))
-            if not ready or cancel in ready or not os.readv(descriptor, [line.view[used : used + 1]]):
+            found = ready(poll, deadline)
+            if not found or cancel in found or not os.readv(descriptor, [line.view[used : used + 1]]):
                 return None
             key = line.view[used]
             if key in {0x0A, 0x0D, _END}:

@@ -12,6 +12,7 @@ import os
 import select
 import time
 
+from keyquorum.deadline import ready
 from keyquorum.linux import boot_record
 
 _SCRIPTS = (b"/scripts/local-top/cryptroot", b"/scripts/local-block/cryptroot")
@@ -99,7 +100,7 @@ def _ended(pids: list[int]) -> bool:
         try:
             poll = select.poll()
             poll.register(process, select.POLLIN)
-            if not poll.poll(max(0, int((deadline - time.monotonic()) * 1000))):
+            if not ready(poll, deadline):
                 return False
         finally:
             os.close(process)

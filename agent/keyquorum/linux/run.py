@@ -10,10 +10,12 @@ a boot more than all of this (docs/decisions/0003-boot-imports.md) and copies ou
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import time
 
+from keyquorum.deadline import ready
 from keyquorum.errors import KeyquorumError
 from keyquorum.linux.pipes import Collected, Cut, Locked, Pipes
 from keyquorum.native import libc
@@ -31,6 +33,7 @@ MAX_OUTPUT = 1 << 20
 MAX_SECRET = 4096
 _MAX_ERRORS = 4096
 _MAX_SHOWN = 200
+_HIGH = 100  # descriptors from here on are not where a child's own begin
 _GRACE = 0.5  # seconds between asking a program to end and killing it
 _SIGKILL, _SIGPIPE, _SIGTERM = 9, 13, 15  # the module signal imports enum
 _SYS_CLOSE_RANGE, _CLOSE_RANGE_CLOEXEC = 436, 4
@@ -92,6 +95,32 @@ def run_for_secret(arguments: tuple[str, ...], limits: Limits, *, terminal: str 
     with sink.data:
         status, _ = _execute(arguments, limits, sink, terminal=terminal)
         return status, sink.data.part(0, sink.used)
+
+
+def start(arguments: tuple[str, ...], descriptors: tuple[int, ...], environment: Mapping[str, str]) -> int:
+    """Start a process of ours that stays, and return its number; whoever starts it waits for it.
+
+    It gets `descriptors` as 3, 4 and so on, our words' stream for its own, and no other of our descriptors.
+    """
+    _keep_descriptors_private()
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH) for descriptor in descriptors]
+    try:
+        return os.posix_spawn(
+            find(arguments[0]),
+            arguments,
+            {**_ENVIRONMENT, **environment},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR | os.O_NOCTTY, 0),
+                *((os.POSIX_SPAWN_DUP2, descriptor, 3 + place) for place, descriptor in enumerate(high)),
+            ],
+            setsigmask=(),
+            setsigdef=(_SIGPIPE,),
+        )
+    except OSError as problem:
+        raise KeyquorumError(f"{os.path.basename(arguments[0])} cannot be run: {problem.strerror}") from None
+    finally:
+        for descriptor in high:
+            os.close(descriptor)
 
 
 def failed(program: str, status: int, errors: str) -> KeyquorumError:
@@ -197,18 +226,17 @@ def _attend(
         if stdin is not None:
             poll.register(pipes.input, select.POLLOUT)
         while True:
-            left = deadline - time.monotonic()
-            ready = dict(poll.poll(max(0, int(left * 1000) + 1))) if left > 0 else {}
-            if not ready:
+            found = ready(poll, deadline)
+            if not found:
                 raise TimeoutError
-            if cancel in ready:
+            if cancel in found:
                 raise InterruptedError
-            if stdin is not None and pipes.input in ready:
+            if stdin is not None and pipes.input in found:
                 written = _feed(pipes, poll, stdin, written)
             for descriptor, sink in readers.items():
-                if ready.get(descriptor, 0) & _HAS_INPUT and _read(descriptor, sink) == 0:
+                if found.get(descriptor, 0) & _HAS_INPUT and _read(descriptor, sink) == 0:
                     poll.unregister(descriptor)
-            if ended in ready:
+            if ended in found:
                 for descriptor, sink in readers.items():
                     while _read(descriptor, sink) > 0:
                         pass

@@ -3,16 +3,20 @@
 
 Since Linux 4.20 a non-blocking write only queues the command. The wait is by epoll and not by poll: the driver's
 poll function takes the mutex that it holds while the chip works, so poll(2) would wait for a silent TPM after all.
-epoll asks that function once, before the command is written, and then sleeps until the driver wakes it.
+epoll asks that function once, before the command is written, and then sleeps until the driver wakes it. The last close
+of the node waits for the chip too, so a ring of the kernel's holds it from the start: whenever the process ends, that
+close keeps it not a moment (docs/decisions/0053-silent-tpm.md).
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import time
 
 from keyquorum.errors import UnavailableError
+from keyquorum.native import io_uring
 from keyquorum.secret import Secret
 
 TYPE_CHECKING = False
@@ -24,7 +28,9 @@ _SOCKET = "swtpm:"  # as TSS libraries name an emulator's raw socket
 _WAKE = select.EPOLLIN | select.EPOLLONESHOT
 _HEADER = 10
 
-_unanswered: dict[str, tuple[select.epoll, int]] = {}  # a TPM that went silent, with the descriptor that waits for it
+# TPMs that went silent, with what waits for each: two threads may have asked one before either knew.
+_unanswered: dict[str, list[tuple[select.epoll, tuple[int, ...]]]] = {}
+_guard = _thread.allocate_lock()
 
 
 class TpmDevice:
@@ -47,6 +53,7 @@ class TpmDevice:
             ) from None
         except OSError as error:
             raise UnavailableError(f"the TPM at {name} cannot be opened: {error.strerror or error}") from None
+        self._descriptors = (self._descriptor, *_held(self._descriptor)) if self.managed else (self._descriptor,)
         try:
             self._epoll.register(self._descriptor, 0)
         except OSError:  # a file, and no device
@@ -67,12 +74,12 @@ class TpmDevice:
         After a deadline passed, the kernel's node stays open until the chip answers or the process ends: closing it
         would wait for the chip, and the thread has a report to make (I3).
         """
-        if self._silent and not self.name.startswith(_SOCKET) and self.name not in _unanswered:
-            _unanswered[self.name] = self._epoll, self._descriptor
+        if self._silent and not self.name.startswith(_SOCKET):
+            with _guard:
+                _unanswered.setdefault(self.name, []).append((self._epoll, self._descriptors))
             return
         self._epoll.close()
-        if not self._silent or self.name.startswith(_SOCKET):
-            os.close(self._descriptor)
+        _close(self._descriptors)
 
     def transmit(self, command: bytes, response: Secret) -> int:
         """Send a command, put the answer into `response` and return its size.
@@ -124,14 +131,32 @@ def _refuse_silent(name: str) -> None:
 
     Whoever waits for hours, as a boot at its prompt may, would else use up all descriptors with it.
     """
-    waiting = _unanswered.get(name)
-    if waiting is None:
-        return
-    epoll, descriptor = waiting
-    if not epoll.poll(0):
+    with _guard:
+        waiting = _unanswered.pop(name, [])
+        silent = [(epoll, descriptors) for epoll, descriptors in waiting if not epoll.poll(0)]
+        if silent:
+            _unanswered[name] = silent
+    for epoll, descriptors in waiting:
+        if (epoll, descriptors) not in silent:
+            epoll.close()
+            _close(descriptors)
+    if silent:
         raise UnavailableError(f"the TPM at {name} still does not answer")
-    if _unanswered.pop(name, None) is not None:
-        epoll.close()
+
+
+def _held(descriptor: int) -> tuple[int, ...]:
+    """Have a ring hold an open TPM; return the ring's descriptor, or nothing where there are no rings.
+
+    Only a resource manager's node: a raw one has one user at a time, and the next one could come before the ring went.
+    """
+    try:
+        return (io_uring.hold(descriptor),)
+    except OSError:  # forbidden or too old: a silent chip keeps the ended process, as it keeps everybody's
+        return ()
+
+
+def _close(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
         os.close(descriptor)
 
 

@@ -10,6 +10,8 @@ import select
 import time
 from _socket import SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, socket
 
+from keyquorum.deadline import ready
+
 _AF_NETLINK, _KOBJECT_UEVENT = 16, 15
 _KERNEL_GROUP = 1
 _INTERESTING = (b"SUBSYSTEM=block\0", b"SUBSYSTEM=tpmrm\0", b"SUBSYSTEM=usb\0")
@@ -35,8 +37,8 @@ class DeviceEvents:
             return False
         poller = select.poll()
         poller.register(self._socket.fileno(), select.POLLIN)
-        while (left := end - time.monotonic()) > 0:
-            if poller.poll(left * 1000) and self._drain():
+        while ready(poller, end):
+            if self._drain():
                 time.sleep(min(_SETTLE, max(0.0, end - time.monotonic())))
                 self._drain()
                 return True

@@ -38,7 +38,7 @@ class Anchor(Record):
 
 def parse(data: bytes, what: str) -> Anchor:
     """Read an anchor file; `what` is its path."""
-    fields = Fields(strict_json.parse(data, what, MAX_ANCHOR, MalformedError), what, MalformedError)
+    fields = Fields.read(data, what, MAX_ANCHOR, MalformedError)
     fields.version(VERSION)
     owners = []
     for index, item in enumerate(fields.rows("owners", most=8)):

@@ -4,7 +4,15 @@
 from __future__ import annotations
 
 from keyquorum.model import quorum
-from keyquorum.model.holder_options import DiskOptions, PassphraseOptions, Pkcs11Options, SheetOptions, TpmOptions
+from keyquorum.model.holder_options import (
+    CustodianOptions,
+    DiskOptions,
+    EnclaveOptions,
+    PassphraseOptions,
+    Pkcs11Options,
+    SheetOptions,
+    TpmOptions,
+)
 from keyquorum.model.quorum import Ways
 from keyquorum.model.token_size import STOCK_ROOM, TokenSize, estimate
 from keyquorum.model.tree import Leaf, Node
@@ -74,7 +82,7 @@ def analyse(policy: Policy) -> Meaning:
 def asks_person(spec: HolderSpec) -> bool:
     """Say whether opening asks a person for a passphrase, sheet or PIN (a stored credential may answer instead)."""
     options = spec.options
-    return options.pin if isinstance(options, TpmOptions) else not isinstance(options, DiskOptions)
+    return options.pin if isinstance(options, TpmOptions) else not isinstance(options, DiskOptions | CustodianOptions)
 
 
 def describe(spec: HolderSpec) -> str:
@@ -84,6 +92,10 @@ def describe(spec: HolderSpec) -> str:
         return ", ".join(["TPM 2.0", *_tpm_conditions(options)])
     if isinstance(options, DiskOptions):
         return f"fragment disk {options.device}"
+    if isinstance(options, EnclaveOptions):
+        return f"enclave {options.id}{', by TEST ROOTS' if options.test_roots else ''}"
+    if isinstance(options, CustodianOptions):
+        return f"custodian {options.id}"
     if isinstance(options, Pkcs11Options):
         uri = options.uri if len(options.uri) <= _MOST_URI else options.uri[: _MOST_URI - 3] + "..."
         return f"token key {uri}"
@@ -120,6 +132,7 @@ def sentences(meaning: Meaning) -> tuple[str, ...]:
     written = [f"distinct {label}" for label in rules.distinct]
     written += [f"no_quorum_within {label}" for label in rules.no_quorum_within]
     written += [f"survives {rules.survives}"] if rules.survives else []
+    written += [f"minimum_trust {rules.minimum_trust}"] if rules.minimum_trust else []
     if written:
         lines.append(f"rules: {', '.join(written)}")
     kem = {"": "X-Wing, or X25519 where this machine cannot open X-Wing", "x-wing": "X-Wing", "x25519": "X25519"}

@@ -9,7 +9,7 @@ from keyquorum.model import strict_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Self
 
     from keyquorum.model.strict_json import ErrorType
 
@@ -31,6 +31,11 @@ class Fields:
         if not isinstance(value, dict):
             raise error(what, path, "must be a table")
         self._rest: dict[str, Any] = dict(value)
+
+    @classmethod
+    def read(cls, data: bytes, what: str, most: int, error: ErrorType) -> Self:
+        """Parse strict JSON of at most `most` bytes, whose outermost value must be a table; raises `error`."""
+        return cls(strict_json.parse(data, what, most, error), what, error)
 
     def fail(self, name: str, problem: str) -> NoReturn:
         """Raise the error for field `name`."""
@@ -119,11 +124,11 @@ class Fields:
             self.fail(name, f"has {len(found)} bytes, more than {longest}")
         return found
 
-    def hexadecimal(self, name: str, size: int) -> bytes:
-        """Take `size` bytes in lower-case hexadecimal."""
+    def hexadecimal(self, name: str, *sizes: int) -> bytes:
+        """Take bytes in lower-case hexadecimal, of one of some sizes."""
         value = self.take(name)
-        if not isinstance(value, str) or len(value) != 2 * size or not _HEX.issuperset(value):
-            self.fail(name, f"must be {2 * size} hexadecimal digits")
+        if not isinstance(value, str) or len(value) % 2 or len(value) // 2 not in sizes or not _HEX.issuperset(value):
+            self.fail(name, f"must be {' or '.join(str(2 * size) for size in sizes)} hexadecimal digits")
         return bytes.fromhex(value)
 
     def table(self, name: str) -> Fields:

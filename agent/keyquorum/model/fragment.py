@@ -79,7 +79,7 @@ class Fragment(Record):
 
 def parse(payload: bytes, what: str) -> Fragment:
     """Read a fragment whose signature was verified."""
-    fields = Fields(strict_json.parse(payload, what, MAX_PAYLOAD, TamperingError), what, TamperingError)
+    fields = Fields.read(payload, what, MAX_PAYLOAD, TamperingError)
     fields.version(VERSION)
     holder, sealed = fields.table("holder"), fields.table("sealed")
     path = fields.rows("path", most=8)

@@ -82,7 +82,7 @@ def parse_catalogue(data: bytes, header: SlotHeader) -> tuple[Entry, ...]:
     """Read a slot's catalogue; raises `TamperingError` when it is not what the header's digest says."""
     if len(data) != header.length or sodium.sha256(data) != header.digest:
         raise TamperingError(WHAT, f"generation {header.generation}", "its checksum does not match")
-    fields = Fields(strict_json.parse(data, WHAT, MAX_CATALOGUE, TamperingError), WHAT, TamperingError)
+    fields = Fields.read(data, WHAT, MAX_CATALOGUE, TamperingError)
     entries = []
     for index, item in enumerate(fields.rows("fragments", most=4096)):
         row = fields.row("fragments", index, item)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from keyquorum.model.fields import Fields
 
+COLLATERAL = "/var/lib/keyquorum/collateral"  # where linux.collateral_store keeps it, which a model may not import
+MAX_PATH = 4096
+MOST_APPRAISALS = 3  # policies for one enclave: Azure's machines need that many
 FACTS = ("bios-version", "cpu-model")
 PCR_BANKS = ("sha1", "sha256", "sha384", "sha512")
 
@@ -53,6 +56,29 @@ class PassphraseOptions(Record):
 
 class SheetOptions(Record):
     """A printed sheet."""
+
+
+class CustodianOptions(Record):
+    """A service on the network, by its id, at which this machine is enrolled (docs/custodian.md §7).
+
+    `release` and `reference` are paths of what the owner lays down there: the release policy, and the reference values
+    that the machine is judged by.
+    """
+
+    id: str
+    release: str
+    reference: str
+
+
+class EnclaveOptions(CustodianOptions):
+    """A custodian that proves what it runs (docs/holders-enclave.md §2).
+
+    `appraisal` are paths of signed policies; `collateral` is the store's; `test_roots` is a path, "" for none.
+    """
+
+    appraisal: tuple[str, ...]
+    collateral: str = COLLATERAL
+    test_roots: str = ""
 
 
 def _disk(fields: Fields) -> DiskOptions:
@@ -108,10 +134,45 @@ def _sheet(_fields: Fields) -> SheetOptions:
     return SheetOptions()
 
 
+def _custodian(fields: Fields) -> CustodianOptions:
+    return CustodianOptions(
+        id=fields.name("id", longest=128),
+        release=fields.text("release", longest=4096),
+        reference=fields.text("reference", longest=4096),
+    )
+
+
+def _enclave(fields: Fields) -> EnclaveOptions:
+    custodian = _custodian(fields)
+    rows = fields.rows("appraisal", most=MOST_APPRAISALS)
+    texts = tuple(
+        fields.row("appraisal", n, {"path": row}).text("path", longest=MAX_PATH) for n, row in enumerate(rows)
+    )
+    found = EnclaveOptions(
+        id=custodian.id,
+        release=custodian.release,
+        reference=custodian.reference,
+        appraisal=texts,
+        collateral=fields.text("collateral", longest=MAX_PATH, default=COLLATERAL),
+        test_roots=fields.text("test_roots", longest=MAX_PATH, default="-").removeprefix("-"),
+    )
+    if not texts or len(set(texts)) != len(texts):
+        fields.fail("appraisal", "is empty or names a file twice: give the signed policies that the enclave must meet")
+    paths = (*texts, found.collateral, found.test_roots or "/")
+    if not all(path.startswith("/") and not any(character.isspace() for character in path) for path in paths):
+        fields.fail(
+            "appraisal",
+            "collateral and test_roots are whole paths without white space: a boot image has them at the same place",
+        )
+    return found
+
+
 READERS: dict[str, Callable[[Fields], Any]] = {
     "disk": _disk,
     "tpm": _tpm,
     "pkcs11": _pkcs11,
     "passphrase": _passphrase,
     "sheet": _sheet,
+    "custodian": _custodian,
+    "enclave": _enclave,
 }

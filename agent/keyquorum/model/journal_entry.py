@@ -21,6 +21,7 @@ _PRIORITIES = {
     reports.VALID: _INFO,
     reports.NOT_NEEDED: _INFO,
     reports.NOT_ASKED: _INFO,
+    reports.WAITING: _INFO,
     reports.TAMPERED: _ERROR,
 }
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from keyquorum.errors import MalformedError
 from keyquorum.model import quorum
+from keyquorum.model.holder_options import CustodianOptions
+from keyquorum.model.policy import MAX_TRUST
 from keyquorum.model.tree import satisfied
 from keyquorum.record import Record
 
@@ -42,6 +44,8 @@ def violations(policy: Policy) -> tuple[Violation, ...]:
         found += _no_quorum_within(policy, label)
     if policy.rules.survives:
         found += _survives(policy)
+    if policy.rules.minimum_trust:
+        found += _minimum_trust(policy)
     return tuple(found)
 
 
@@ -78,6 +82,30 @@ def _survives(policy: Policy) -> Iterator[Violation]:
         names = tuple(policy.names_at(place) for place in fatal)
         problem = f"the quorum is lost without {_and(names)}"
         yield Violation(rule=f"survives {policy.rules.survives}", label="", value="", names=names, problem=problem)
+
+
+def _minimum_trust(policy: Policy) -> Iterator[Violation]:
+    """Only custodians are judged: the other holders are in the owner's own hands."""
+    least = policy.rules.minimum_trust
+    rule = f"minimum_trust {least}"
+    levels = tuple(str(level) for level in range(MAX_TRUST + 1))
+    for value, specs in by_value(policy.with_(holders=tuple(s for s in policy.holders if _elsewhere(s))), "trust"):
+        if value not in levels:
+            problem = f"{value} is no level from 0 to {MAX_TRUST}"
+        elif int(value) < least:
+            problem = f"has trust {value}" if len(specs) == 1 else f"have trust {value}"
+        else:
+            continue
+        names = tuple(spec.name for spec in specs)
+        yield Violation(rule=rule, label="", value=value, names=names, problem=f"{_and(names)}: {problem}")
+    bare = tuple(spec.name for spec in policy.holders if _elsewhere(spec) and not spec.label("trust"))
+    if bare:
+        have = "has" if len(bare) == 1 else "have"
+        yield Violation(rule=rule, label="", value="", names=bare, problem=f"{_and(bare)} {have} no label trust")
+
+
+def _elsewhere(spec: HolderSpec) -> bool:
+    return isinstance(spec.options, CustodianOptions)
 
 
 def _unlabelled(policy: Policy, rule: str, label: str) -> Iterator[Violation]:

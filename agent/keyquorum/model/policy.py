@@ -10,7 +10,7 @@ from __future__ import annotations
 from keyquorum.errors import MalformedError
 from keyquorum.model import quorum
 from keyquorum.model.fields import Fields
-from keyquorum.model.holder_options import READERS, DiskOptions, Pkcs11Options, TpmOptions
+from keyquorum.model.holder_options import READERS, CustodianOptions, DiskOptions, Pkcs11Options, TpmOptions
 from keyquorum.model.tree import MAX_DEPTH, MAX_LEAVES, Leaf, Node
 from keyquorum.record import Record
 
@@ -24,6 +24,7 @@ KEMS = ("x-wing", "x25519")
 MAX_DAYS = 36_500
 MAX_NAME = 28  # a fragment's name is at most 32 and may add ".255"
 MAX_LABELS = 16
+MAX_TRUST = 9
 OWN_LABELS = ("kind", "device")  # every holder has these by itself
 _MAX_LABEL = 64
 _FIRST_OWN_PCR = 8  # PCRs 0 to 7 are extended by the firmware (TCG PC Client Platform Firmware Profile §3.3.4)
@@ -55,11 +56,12 @@ class HolderSpec(Record):
 
 
 class Rules(Record):
-    """Placement rules (docs/policy.md §4): labels, and how many holders may be lost."""
+    """Placement rules (docs/policy.md §4): labels, how many holders may be lost, custodians' least trust level."""
 
     distinct: tuple[str, ...] = ()
     no_quorum_within: tuple[str, ...] = ()
     survives: int = 0
+    minimum_trust: int = 0
 
 
 class Policy(Record):
@@ -200,6 +202,7 @@ def _rules(fields: Fields) -> Rules:
         distinct=_texts(fields, "distinct", default=True),
         no_quorum_within=_texts(fields, "no_quorum_within", default=True),
         survives=fields.integer("survives", 0, MAX_LEAVES - 1, default=0),
+        minimum_trust=fields.integer("minimum_trust", 0, MAX_TRUST, default=0),
     )
     for name in ("distinct", "no_quorum_within"):
         labels = getattr(rules, name)
@@ -288,6 +291,8 @@ def _place(name: str, holder: _Declared) -> str:
     if isinstance(options, DiskOptions):
         tag, equals, value = options.device.partition("=")
         return f"disk {tag}={value.lower()}" if equals and tag in {"PARTUUID", "UUID"} else f"disk {options.device}"
+    if isinstance(options, CustodianOptions):
+        return f"custodian {options.id}"
     if isinstance(options, Pkcs11Options):
         parts = options.uri.removeprefix("pkcs11:").partition("?")[0].split(";")
         token = sorted(part for part in parts if part.partition("=")[0] not in _KEY_ATTRIBUTES)

@@ -8,10 +8,11 @@ This file is also for a boot, so it imports nothing that a boot does not have.
 from __future__ import annotations
 
 from keyquorum.errors import TamperingError
-from keyquorum.model import fragment_name, strict_json
+from keyquorum.model import fragment_name, message_fields, strict_json
 from keyquorum.model.fields import Fields
 from keyquorum.model.fragment import MAX_TIME
 from keyquorum.model.fragment_name import FragmentName
+from keyquorum.model.message_fields import MAX_BODY, VERSION
 from keyquorum.record import Record
 
 TYPE_CHECKING = False
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 CHALLENGE_TYPE = "application/vnd.keyquorum.challenge.v1+json"
 ANSWER_TYPE = "application/vnd.keyquorum.release-answer.v1+json"
-VERSION = 1
-MAX_BODY = 64 * 1024  # bytes of one message, either way
 NONCE = 32
 QUESTION = 32  # `evidence.binding.qualifying_data` of nonce, custodian, fragment and one-time key
 KEMS = ("x-wing", "x25519")
@@ -31,7 +30,7 @@ _MAX_LOG = 44 * 1024  # base64 makes 59 KiB of it
 _MAX_NAME = 128
 _PCRS = 24
 _MAX_SHOWN = 256
-_DIGESTS = frozenset((32, 48, 64))
+_DIGESTS = (32, 48, 64)
 _WHAT = "the custodian's answer"
 
 
@@ -97,7 +96,7 @@ def challenge_request(wanted: FragmentName) -> bytes:
 
 def parse_challenge_request(data: bytes) -> FragmentName:
     """Read it; raises `TamperingError`."""
-    fields = _fields(data, "the machine's request")
+    fields = message_fields.read(data, "the machine's request")
     found = fragment_name.take(fields)
     fields.finish()
     return found
@@ -118,7 +117,7 @@ def challenge_payload(challenge: Challenge) -> bytes:
 
 def parse_challenge(payload: bytes, custodian: str, wanted: FragmentName) -> Challenge:
     """Read a challenge of `custodian` for the fragment that was asked for; raises `TamperingError` for another's."""
-    fields = _fields(payload, "the challenge")
+    fields = message_fields.read(payload, "the challenge")
     found = Challenge(
         custodian=fields.text("custodian", longest=_MAX_NAME),
         nonce=fields.hexadecimal("nonce", NONCE),
@@ -135,20 +134,13 @@ def parse_challenge(payload: bytes, custodian: str, wanted: FragmentName) -> Cha
 
 def release_request(request: ReleaseRequest) -> bytes:
     """Write a request; raises `TamperingError` for one that no custodian would read (too large a log)."""
-    evidence = request.evidence
     data = strict_json.serialise(
         {
             "version": VERSION,
             **request.fragment.to_json(),
             "nonce": request.nonce.hex(),
             "recipient": {"kem": request.kem, "key": strict_json.to_base64(request.key)},
-            "evidence": {
-                "technology": "tpm",
-                "attest": strict_json.to_base64(evidence.attest),
-                "signature": strict_json.to_base64(evidence.signature),
-                "pcrs": {str(number): value.hex() for number, value in evidence.pcrs},
-                "log": strict_json.to_base64(evidence.log),
-            },
+            "evidence": evidence_to_json(request.evidence),
         }
     )
     parse_release_request(data)
@@ -157,25 +149,44 @@ def release_request(request: ReleaseRequest) -> bytes:
 
 def parse_release_request(data: bytes) -> ReleaseRequest:
     """Read a request; raises `TamperingError`."""
-    fields = _fields(data, "the machine's request")
-    recipient, evidence = fields.table("recipient"), fields.table("evidence")
-    evidence.choice("technology", ("tpm",))
+    fields = message_fields.read(data, "the machine's request")
+    recipient = fields.table("recipient")
     found = ReleaseRequest(
         fragment=fragment_name.take(fields),
         nonce=fields.hexadecimal("nonce", NONCE),
         kem=recipient.choice("kem", KEMS),
         key=recipient.data("key", longest=_MAX_KEY),
-        evidence=TpmEvidence(
-            attest=evidence.data("attest"),
-            signature=evidence.data("signature"),
-            pcrs=_pcrs(evidence.table("pcrs")),
-            log=evidence.data("log", longest=_MAX_LOG),
-        ),
+        evidence=take_evidence(fields),
     )
-    for fully_read in (recipient, evidence, fields):
+    for fully_read in (recipient, fields):
         fully_read.finish()
     if not found.key:
         recipient.fail("key", "is empty")
+    return found
+
+
+def evidence_to_json(evidence: TpmEvidence) -> dict[str, Any]:
+    """Return the JSON form of evidence."""
+    return {
+        "technology": "tpm",
+        "attest": strict_json.to_base64(evidence.attest),
+        "signature": strict_json.to_base64(evidence.signature),
+        "pcrs": {str(number): value.hex() for number, value in evidence.pcrs},
+        "log": strict_json.to_base64(evidence.log),
+    }
+
+
+def take_evidence(fields: Fields) -> TpmEvidence:
+    """Take the field `evidence`."""
+    table = fields.table("evidence")
+    table.choice("technology", ("tpm",))
+    found = TpmEvidence(
+        attest=table.data("attest"),
+        signature=table.data("signature"),
+        pcrs=_pcrs(table.table("pcrs")),
+        log=table.data("log", longest=_MAX_LOG),
+    )
+    table.finish()
     return found
 
 
@@ -184,11 +195,7 @@ def _pcrs(table: Fields) -> tuple[tuple[int, bytes], ...]:
     for name in table.names():
         if not (name.isascii() and name.isdecimal()) or len(name) > 2 or str(int(name)) != name or int(name) >= _PCRS:
             table.fail("", f"has a name that is no PCR from 0 to {_PCRS - 1}")
-        value = table.take(name)
-        if not isinstance(value, str) or len(value) // 2 not in _DIGESTS:
-            table.fail(name, "is no digest")
-        row = Fields({name: value}, table.what, TamperingError, table.path)
-        found.append((int(name), row.hexadecimal(name, len(value) // 2)))
+        found.append((int(name), table.hexadecimal(name, *_DIGESTS)))
     return tuple(sorted(found))
 
 
@@ -207,7 +214,7 @@ def answer_payload(answer: Released | Waiting | Denied) -> bytes:
 
 def parse_answer(payload: bytes, question: bytes) -> Released | Waiting | Denied:
     """Read an answer to the question that was asked; raises `TamperingError` for one to another question."""
-    fields = _fields(payload, _WHAT)
+    fields = message_fields.read(payload, _WHAT)
     kind = fields.choice("answer", ("released", "waiting", "denied"))
     common: dict[str, Any] = {
         "question": fields.hexadecimal("question", QUESTION),
@@ -240,13 +247,7 @@ def answer_body(envelope: dict[str, Any], receipt: bytes = b"") -> bytes:
 
 def parse_answer_body(data: bytes) -> tuple[dict[str, Any], bytes]:
     """Take an answer apart into the envelope, which is not verified yet, and the receipt; raises `TamperingError`."""
-    fields = Fields(strict_json.parse(data, _WHAT, MAX_BODY, TamperingError), _WHAT, TamperingError)
+    fields = Fields.read(data, _WHAT, MAX_BODY, TamperingError)
     found = fields.raw_table("envelope"), fields.data("receipt", longest=_MAX_LOG)
     fields.finish()
     return found
-
-
-def _fields(data: bytes, what: str) -> Fields:
-    fields = Fields(strict_json.parse(data, what, MAX_BODY, TamperingError), what, TamperingError)
-    fields.version(VERSION)
-    return fields

@@ -17,6 +17,7 @@ UNAVAILABLE = "unavailable"  # not there
 REFUSED = "refused"  # there, and says no
 TAMPERED = "tampered"  # gave something that is not what the owner signed
 SILENT = "silent"  # did not answer by its deadline
+WAITING = "waiting"  # there, and waits for a person's approval elsewhere
 NOT_NEEDED = "not needed"  # the quorum was reached without it
 NOT_ASKED = "not asked"  # left out by the caller, or nobody there to ask
 

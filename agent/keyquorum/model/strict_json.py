@@ -8,10 +8,11 @@ written in C and needs neither, so it is used directly (docs/decisions/0003-boot
 from __future__ import annotations
 
 import binascii
-from _json import encode_basestring_ascii, make_scanner
+from _json import encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, NoReturn
 
     from keyquorum.errors import MalformedError, TamperingError
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 MAX_INTEGER = 1 << 63
 MAX_DEPTH = 32  # far more than any object of ours has; every later walk through a value is safe from exhaustion
 _SPACE = " \t\n\r"
+_BOXES = frozenset((dict, list, tuple))
+_PLAIN = (str, int, type(None))
+_WRITABLE = frozenset((*_BOXES, *_PLAIN, bool))
+_NAMES = frozenset((str,))
 
 
 class _UnacceptableError(ValueError):
@@ -32,9 +37,10 @@ def _no_fraction(_text: str) -> NoReturn:
 
 
 def _whole(text: str) -> int:
-    if len(text) > 20 or abs(int(text)) >= MAX_INTEGER:
+    value = int(text) if len(text) <= 20 else MAX_INTEGER
+    if abs(value) >= MAX_INTEGER:
         raise _UnacceptableError("a number is too large")
-    return int(text)
+    return value
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -78,48 +84,72 @@ def parse(data: bytes, what: str, cap: int, error: ErrorType) -> Any:
         raise error(what, "", _TOO_DEEP) from None
     if end != len(text):
         raise error(what, "", "more text after the end of the JSON value")
-    if _is_deep(value):
+    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value):  # so few can hold no deeper nest
         raise error(what, "", _TOO_DEEP)
     return value
 
 
 def _is_deep(value: Any) -> bool:
     """Say whether lists and tables are nested more than `MAX_DEPTH` deep, without recursion."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        inner = [item for item in level if isinstance(item, (list, dict))]
-        if not inner:
+    level = [value] if type(value) in _BOXES else []
+    for _ in range(MAX_DEPTH):
+        if not level:
             return False
-        level = [item for box in inner for item in (box.values() if isinstance(box, dict) else box)]
-    return True
+        inner = (box.values() if type(box) is dict else box for box in level)
+        level = [item for items in inner for item in items if type(item) in _BOXES]
+    return bool(level)
 
 
 def serialise(value: object) -> bytes:
     """Write the one canonical form: ASCII, names sorted, no spaces."""
-    pieces: list[str] = []
-    _write(value, pieces)
-    return "".join(pieces).encode("ascii")
+    text = "".join(_encode(value, 0))
+    _demand_writable(value)
+    return text.encode("ascii")
 
 
-def _write(value: object, out: list[str]) -> None:
-    if value is None or value is True or value is False:
-        out.append({None: "null", True: "true", False: "false"}[value])
-    elif isinstance(value, str):
-        out.append(encode_basestring_ascii(value))
-    elif isinstance(value, int):
-        out.append(str(value))
-    elif isinstance(value, dict):
-        for index, name in enumerate(sorted(value)):
-            out.append(("," if index else "{") + encode_basestring_ascii(name) + ":")
-            _write(value[name], out)
-        out.append("}" if value else "{}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            out.append("," if index else "[")
-            _write(item, out)
-        out.append("]" if value else "[]")
-    else:
-        raise TypeError(f"{type(value).__name__} has no place in JSON")
+def serialise_around(table: dict[str, Any], name: str, rows: Iterable[str]) -> bytes:
+    """Write the canonical form of a table that also has the list `name`, whose rows are in the canonical form already.
+
+    A list that comes again and again need not be written anew each time.
+    """
+    before = serialise({key: value for key, value in table.items() if key < name})[1:-1]
+    after = serialise({key: value for key, value in table.items() if key > name})[1:-1]
+    own = f"{encode_basestring_ascii(name)}:[{','.join(rows)}]".encode("ascii")
+    return b"{" + b",".join(filter(None, (before, own, after))) + b"}"
+
+
+def _foreign(value: object) -> NoReturn:
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+_encode = make_encoder(None, _foreign, encode_basestring_ascii, None, ":", ",", True, False, True)
+
+
+def _demand_writable(value: object) -> None:
+    """Raise `TypeError` for what the encoder writes and no reader of ours takes: fractions, names that are no texts.
+
+    It comes after the encoder, which does not survive a value that holds itself; so this walk ends.
+    """
+    level: list[Any] = [value]
+    while level:
+        if not _WRITABLE.issuperset(map(type, level)):
+            _demand_subclasses(level)
+        boxes = [item for item in level if type(item) in _BOXES]
+        level = []
+        for box in boxes:
+            if type(box) is dict:
+                if not _NAMES.issuperset(map(type, box)) and not all(isinstance(name, str) for name in box):
+                    raise TypeError("a name in JSON is a text")
+                level += box.values()
+            else:
+                level += box
+
+
+def _demand_subclasses(items: list[Any]) -> None:
+    """Raise `TypeError` unless each item is writable itself or of a class derived from a text or a number."""
+    for kind in set(map(type, items)):
+        if kind not in _BOXES and not issubclass(kind, _PLAIN):
+            raise TypeError(f"{kind.__name__} has no place in JSON")
 
 
 def to_base64(data: bytes) -> str:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 STOCK_ROOM = 11 * 1024  # 12 KiB of JSON in a header as cryptsetup makes it, less keyslot, segment and digest
 _ENC_SIZES = {"x-wing": 1120, "x25519": 32}  # those of envelope.hpke, which a model may not import; a test compares
 _TAG_SIZE = 16
-_WHERE = {"disk": 110, "tpm": 510, "pkcs11": 560, "passphrase": 210, "sheet": 40}  # bytes
+_WHERE = {  # bytes
+    "disk": 110, "tpm": 510, "pkcs11": 560, "passphrase": 210, "sheet": 40, "custodian": 900, "enclave": 1250,
+}  # fmt: skip
 _PER_PCR, _SIGNED, _FACTS, _PIN = 51, 400, 130, 35  # what a TPM adds (docs/holders-tpm.md §2)
 _UUID = "00000000-0000-0000-0000-000000000000"
 _TIME = 1 << 31

@@ -140,7 +140,7 @@ class VolumeSet(Record):
 
 def parse(payload: bytes, what: str) -> VolumeSet:
     """Read a set whose signature was verified."""
-    fields = Fields(strict_json.parse(payload, what, MAX_PAYLOAD, TamperingError), what, TamperingError)
+    fields = Fields.read(payload, what, MAX_PAYLOAD, TamperingError)
     fields.version(VERSION)
     header, key = fields.table("header"), fields.table("key")
     policy = tree.parse(fields.take("policy"), what, TamperingError)

@@ -165,6 +165,14 @@ def ml_kem_768_decapsulate(seed: Secret, ciphertext: bytes) -> Secret:
     return shared
 
 
+def ml_kem_768_public(seed: Secret) -> bytes:
+    """Return the public key (1184 bytes) of the private key with this 64-byte seed."""
+    with Key.from_parameters(b"ML-KEM-768", _PKEY_KEYPAIR, (b"seed", _OCTETS, seed.address, seed.size)) as key:
+        encoded, size = ctypes.create_string_buffer(1184), SIZE(0)
+        _check(_get_octets(key.address, b"pub", encoded, 1184, ctypes.byref(size)), "encoding a key")
+    return encoded.raw
+
+
 def p256_exchange(peer: bytes) -> tuple[bytes, Secret]:
     """Make a one-time P-256 key; return its point and the shared x with `peer`, both points as 04 ‖ x ‖ y."""
     group = ctypes.create_string_buffer(b"P-256")

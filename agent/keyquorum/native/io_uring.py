@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One read at a time through io_uring(7): how to ask a disk that may never answer, and still be able to end.
+"""What io_uring(7) does for a process that must be able to end while a device owes it an answer.
 
 A thread that reads a silent disk by read(2) cannot be killed, or hangs while the disk is closed: its process stays
 until the disk answers. A request in a ring belongs to the kernel. Who asked waits for the ring, and may leave.
+A device whose close alone waits for an answer is held by a ring: the last close is then the kernel's (`hold`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import struct
 
 from keyquorum.native import libc
 
-_SYS_SETUP, _SYS_ENTER = 425, 426  # the same numbers on every architecture
+_SYS_SETUP, _SYS_ENTER, _SYS_REGISTER = 425, 426, 427  # the same numbers on every architecture
+_REGISTER_FILES = 2
 _RINGS, _ENTRIES = 0, 0x10000000  # where to map what
 _ONE_MAPPING = 1 << 0  # both rings are in one mapping: Linux 5.4
 _OP_READ = 22  # Linux 5.6
@@ -28,13 +30,39 @@ _COUNTER = struct.Struct("=I")
 _PAGE = 4096
 
 
+def hold(descriptor: int) -> int:
+    """Have a new ring hold what a descriptor refers to; return the ring's descriptor.
+
+    Closing `descriptor` is then not the last close. That comes some time after the ring is closed, from a thread of
+    the kernel's, and whatever it waits for keeps no process. Raises OSError where the kernel has no io_uring or
+    forbids it.
+    """
+    ring, _ = _set_up()
+    try:
+        libc.system_call(
+            _SYS_REGISTER,
+            ctypes.c_int(ring),
+            ctypes.c_uint(_REGISTER_FILES),
+            (ctypes.c_int * 1)(descriptor),
+            ctypes.c_uint(1),
+        )
+    except OSError:
+        os.close(ring)
+        raise
+    return ring
+
+
+def _set_up() -> tuple[int, tuple[int, ...]]:
+    """Make a ring with room for one request; return its descriptor and what the kernel says of it."""
+    given = ctypes.create_string_buffer(_PARAMETERS.size)
+    return libc.system_call(_SYS_SETUP, ctypes.c_uint(1), given), _PARAMETERS.unpack(given.raw)
+
+
 class Ring:
     """Room for one request. Used by one thread; raises OSError where the kernel has no io_uring or forbids it."""
 
     def __init__(self) -> None:
-        given = ctypes.create_string_buffer(_PARAMETERS.size)
-        self._descriptor = libc.system_call(_SYS_SETUP, ctypes.c_uint(1), given)
-        found = _PARAMETERS.unpack(given.raw)
+        self._descriptor, found = _set_up()
         try:
             self._rings = libc.map_descriptor(self._descriptor, _PAGE, _RINGS)
             self._entry = libc.map_descriptor(self._descriptor, _PAGE, _ENTRIES)

@@ -21,10 +21,12 @@ if function(_LIB, "sodium_init", INT)() < 0:
     raise KeyquorumError("libsodium does not start")
 
 SHA256_SIZE = 32
+SHA512_SIZE = 64
 TAG_SIZE = 16
 _ARGON2ID13 = 2
 
 _sha256 = function(_LIB, "crypto_hash_sha256", INT, ADDRESS, TEXT, _LONG)
+_sha512 = function(_LIB, "crypto_hash_sha512", INT, ADDRESS, TEXT, _LONG)
 _sha256_init = function(_LIB, "crypto_hash_sha256_init", INT, ADDRESS)
 _sha256_update = function(_LIB, "crypto_hash_sha256_update", INT, ADDRESS, ADDRESS, _LONG)
 _sha256_update_public = function(_LIB, "crypto_hash_sha256_update", INT, ADDRESS, TEXT, _LONG)
@@ -96,6 +98,13 @@ def sha256(data: bytes) -> bytes:
     """Hash public bytes."""
     digest = ctypes.create_string_buffer(SHA256_SIZE)
     _sha256(digest, data, len(data))
+    return digest.raw
+
+
+def sha512(data: bytes) -> bytes:
+    """Hash public bytes."""
+    digest = ctypes.create_string_buffer(SHA512_SIZE)
+    _sha512(digest, data, len(data))
     return digest.raw
 
 

@@ -9,8 +9,11 @@ from keyquorum.tpm2.response_error import AUTH_FAIL, BAD_AUTH, LOCKOUT, Response
 _COMMANDS = {
     0x120: "EvictControl",
     0x131: "CreatePrimary",
+    0x147: "ActivateCredential",
+    0x151: "PolicySecret",
     0x153: "Create",
     0x157: "Load",
+    0x158: "Quote",
     0x15E: "Unseal",
     0x165: "FlushContext",
     0x167: "LoadExternal",

@@ -52,14 +52,14 @@ def read_storage_root_key(tpm: Tpm) -> bytes | None:
     return area
 
 
-def create_primary(tpm: Tpm, template: bytes) -> tuple[int, bytes]:
-    """Derive a primary key of the owner hierarchy; return handle and public area (TPM2_CreatePrimary, §24.1).
+def create_primary(tpm: Tpm, template: bytes, hierarchy: int = OWNER) -> tuple[int, bytes]:
+    """Derive a primary key of a hierarchy; return handle and public area (TPM2_CreatePrimary, §24.1).
 
     Deriving an RSA key can take a hardware TPM half a minute.
     """
     no_sensitive, outside, no_pcrs = sized(bytes(4)), sized(b""), u32(0)
     parameters = no_sensitive + sized(template) + outside + no_pcrs
-    answer = tpm.run(_CREATE_PRIMARY, (OWNER,), parameters, EMPTY_PASSWORD, gives_handle=True)
+    answer = tpm.run(_CREATE_PRIMARY, (hierarchy,), parameters, EMPTY_PASSWORD, gives_handle=True)
     area = tpm.public(answer, "CreatePrimary").sized(public.MAX_PUBLIC)
     return answer.handle, area
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from keyquorum.errors import TamperingError
-from keyquorum.model import strict_json
 from keyquorum.model.fields import Fields
 from keyquorum.model.holder_options import PCR_BANKS
 from keyquorum.record import Record
@@ -29,7 +28,7 @@ def parse(data: bytes, what: str) -> list[SignedPolicy]:
 
     The format is systemd's and grows: names that are not known here are passed over.
     """
-    table = Fields(strict_json.parse(data, what, MAX_FILE, TamperingError), what, TamperingError)
+    table = Fields.read(data, what, MAX_FILE, TamperingError)
     found = []
     for bank in PCR_BANKS:
         for index, row in enumerate(table.rows(bank, most=_MAX_ENTRIES, default=True)):

@@ -6,10 +6,11 @@ from __future__ import annotations
 from keyquorum.errors import RefusedError
 from keyquorum.native import sodium
 from keyquorum.record import Record
-from keyquorum.tpm2.wire import AES, CFB, ECC, KEYEDHASH, NULL, RSA, SHA256, Reader, sized, u16, u32
+from keyquorum.tpm2.wire import AES, CFB, ECC, ECDSA, KEYEDHASH, NULL, RSA, RSASSA, SHA256, Reader, sized, u16, u32
 
 # TPMA_OBJECT (Part 2 §8.3)
 _FIXED_TPM, _FIXED_PARENT, _OWN_SENSITIVE, _USER_WITH_AUTH, _NO_DA = 1 << 1, 1 << 4, 1 << 5, 1 << 6, 1 << 10
+_ADMIN_WITH_POLICY = 1 << 7
 _RESTRICTED, _DECRYPT, _SIGN = 1 << 16, 1 << 17, 1 << 18
 
 _STORAGE = _FIXED_TPM | _FIXED_PARENT | _OWN_SENSITIVE | _USER_WITH_AUTH | _NO_DA | _RESTRICTED | _DECRYPT
@@ -25,6 +26,25 @@ SRK_TEMPLATES = {
     + u16(NULL) + u16(_P256) + u16(NULL) + sized(b"") + sized(b""),
     "rsa": u16(RSA) + u16(SHA256) + u32(_STORAGE) + sized(b"") + _AES_128_CFB
     + u16(NULL) + u16(2048) + u32(0) + sized(b""),
+}  # fmt: skip
+
+# Signs nothing but what the TPM itself says: a restricted signing key.
+_ATTESTATION = _FIXED_TPM | _FIXED_PARENT | _OWN_SENSITIVE | _USER_WITH_AUTH | _NO_DA | _RESTRICTED | _SIGN
+ATTESTATION_TEMPLATES = {
+    "ecc": u16(ECC) + u16(SHA256) + u32(_ATTESTATION) + sized(b"") + u16(NULL)
+    + u16(ECDSA) + u16(SHA256) + u16(_P256) + u16(NULL) + sized(b"") + sized(b""),
+    "rsa": u16(RSA) + u16(SHA256) + u32(_ATTESTATION) + sized(b"") + u16(NULL)
+    + u16(RSASSA) + u16(SHA256) + u16(2048) + u32(0) + sized(b""),
+}  # fmt: skip
+
+# EK Credential Profile, templates L-2 (ECC) and L-1 (RSA), with the policy PolicyA: PolicySecret of the hierarchy.
+_ENDORSEMENT = _FIXED_TPM | _FIXED_PARENT | _OWN_SENSITIVE | _ADMIN_WITH_POLICY | _RESTRICTED | _DECRYPT
+_POLICY_A = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
+EK_TEMPLATES = {
+    "ecc": u16(ECC) + u16(SHA256) + u32(_ENDORSEMENT) + sized(_POLICY_A) + _AES_128_CFB
+    + u16(NULL) + u16(_P256) + u16(NULL) + sized(bytes(32)) + sized(bytes(32)),
+    "rsa": u16(RSA) + u16(SHA256) + u32(_ENDORSEMENT) + sized(_POLICY_A) + _AES_128_CFB
+    + u16(NULL) + u16(2048) + u32(0) + sized(bytes(256)),
 }  # fmt: skip
 
 

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 # TPM_ALG_ID (Part 2 §6.3)
 RSA, SHA1, AES, KEYEDHASH, SHA256, SHA384, SHA512, NULL = 0x01, 0x04, 0x06, 0x08, 0x0B, 0x0C, 0x0D, 0x10
-RSASSA, ECC, CFB = 0x14, 0x23, 0x43
+RSASSA, ECDSA, ECC, CFB = 0x14, 0x18, 0x23, 0x43
 
 # Handles (Part 2 §7.4)
-OWNER, NO_HANDLE, PASSWORD_SESSION = 0x40000001, 0x40000007, 0x40000009
+OWNER, NO_HANDLE, PASSWORD_SESSION, ENDORSEMENT = 0x40000001, 0x40000007, 0x40000009, 0x4000000B
 SRK_HANDLE = 0x81000001  # TCG TPM v2.0 Provisioning Guidance, Table 2
 
 
@@ -80,6 +80,13 @@ class Reader:
         if number > most:
             self.fail(f"{number} items where at most {most} belong")
         return number
+
+    def rest(self, most: int) -> bytes:
+        """Take all that is left, at most `most` bytes."""
+        size = len(self._data) - self._at
+        if size > most:
+            self.fail(f"{size} bytes where at most {most} belong")
+        return self.take(size)
 
     def finish(self) -> None:
         """Refuse bytes that nobody took."""

@@ -20,7 +20,8 @@ asked at once; PINs, passphrases and sheets are asked for only if they are neede
 
   DEVICE            the volume: a path, or UUID=…, PARTUUID=…, LABEL=…, PARTLABEL=…, ID=…
   --name NAME       the mapping's name, /dev/mapper/NAME (default: keyquorum-UUID)
-  --holder KIND     ask only holders of this kind (disk, tpm, pkcs11, passphrase, sheet); may be given again
+  --holder KIND     ask only holders of this kind (disk, tpm, pkcs11, passphrase, sheet,
+                    custodian, enclave); may be given again
   --timeout S       keep trying for S seconds while missing holders may still come (default: ask each one once)
   --pin-fd NAME=FD  read holder NAME's PIN, passphrase or sheet from file descriptor FD; may be given again
   --header FILE     the detached LUKS2 header

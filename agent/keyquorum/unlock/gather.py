@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 
 from keyquorum import process
-from keyquorum.errors import KeyquorumError, RefusedError, TamperingError, UnavailableError
-from keyquorum.holders import load
+from keyquorum.errors import KeyquorumError, RefusedError, TamperingError, UnavailableError, WaitingError
+from keyquorum.holders import REMOTE, load
 from keyquorum.holders.contract import open_task
 from keyquorum.mailbox import Mailbox
 from keyquorum.model import report, tree
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from keyquorum.holders.contract import Answers, Tuning
     from keyquorum.model.volume_set import Placement
     from keyquorum.secret import Share
+    from keyquorum.unlock.remote import Remote
     from keyquorum.unlock.verified_set import Enrolment
 
 
-_MAY_COME = (report.UNAVAILABLE, report.SILENT)
+_MAY_COME = (report.UNAVAILABLE, report.SILENT, report.WAITING)
 _TRIES = 3  # for what a person mistyped; PINs have counters of their own and get one
 
 
@@ -40,6 +41,7 @@ class Limits(Record):
     deadline: float
     kinds: tuple[str, ...] = ()
     everyone: bool = False  # ask all holders even when fewer would do (check, proof of an enrolment)
+    custodian: float = 0.0  # seconds one custodian may take
 
 
 class Context(Record):
@@ -54,11 +56,12 @@ class Context(Record):
 class _Answer(Record):
     verdict: Verdict
     share: Share | None
+    retry_after: float = 0.0
 
 
-def _forget(answer: _Answer) -> None:
-    """Wipe the share of an answer that comes when nobody waits for it any more."""
-    if answer.share is not None:
+def _forget(answer: _Answer | None) -> None:
+    """Wipe the share of an answer that comes when nobody waits for it any more; None is a custodian's knock."""
+    if answer is not None and answer.share is not None:
         answer.share.wipe()
 
 
@@ -71,6 +74,7 @@ class Gathering:
         self._verdicts: dict[int, Verdict] = {}
         self._mistyped = False
         self._answering: set[int] = set()  # holders who still owe an answer, to this question or to an earlier one
+        self._remote = self._make_remote()
         context.answers.introduce({p.name: p.kind for p in enrolment.volume_set.placements})
 
     @property
@@ -85,7 +89,33 @@ class Gathering:
 
     def ask_unattended(self) -> None:
         """Ask all holders at once that need no person, and whatever answer is already here (a PIN as credential)."""
-        self._ask([p for p in self._open_questions() if not self._needs_person(p)])
+        self._ask([p for p in self._open_questions() if p.kind not in REMOTE and not self._needs_person(p)])
+
+    def begin_custodians(self) -> None:
+        """Begin to ask custodians, if more is needed and any of them may be asked now. Does not wait."""
+        if self._remote is None or self._done():
+            return
+        asked = self._remote.running  # also one whose answer is here and was not taken yet: it owes none any more
+        for placement in self._open_questions():
+            if placement.kind in REMOTE and placement.index not in asked and self._remote.may_ask(placement):
+                self._answering.add(placement.index)
+                try:
+                    self._remote.begin(placement, self._limits.custodian)
+                except UnavailableError as error:
+                    self._accept(self._not_begun(placement, error))
+
+    def wait_for_custodians(self, seconds: float) -> bool:
+        """Wait up to `seconds` for what was begun, until the quorum is there; say whether any still runs."""
+        if self._remote is None:
+            return False
+        end = time.monotonic() + seconds
+        while self._remote.running and not self._done():
+            for answer in self._remote.take(max(0.0, end - time.monotonic())):
+                self._accept(answer)
+            self._note_overdue(self._remote.overdue())
+            if time.monotonic() >= end:
+                break
+        return bool(self._remote.running) and not self._done()
 
     def ask_person(self) -> None:
         """Ask for PINs, passphrases and sheets, one after the other, while they can still reach the quorum."""
@@ -107,11 +137,18 @@ class Gathering:
     def person_could_help(self, asked: frozenset[int] = frozenset()) -> bool:
         """Say whether the quorum would be reached if every question not `asked` yet were answered right."""
         hoped = {p.index for p in self._open_questions() if p.index not in asked and self._needs_person(p)}
+        if hoped and self._remote is not None:
+            hoped |= self._remote.running
         return not self._done() and tree.satisfied(self.enrolment.volume_set.policy, self.shares.keys() | hoped)
 
     def close(self) -> None:
         """Wipe every share and withdraw a question that still stands. Shares that come later are wiped as they come."""
         self._context.answers.cancel()
+        if self._remote is not None:
+            for placement in self._remote.close():
+                verdict = report.NOT_ASKED if self.missing else report.NOT_NEEDED
+                self._note(self._verdict(placement, verdict, "was called off" if self.missing else ""))
+            self._remote = None
         for share in self.shares.values():
             share.wipe()
 
@@ -150,13 +187,24 @@ class Gathering:
         end = started + self._limits.person if person else min(self._limits.deadline, started + self._limits.holder)
         for placement in placements:
             self._answering.add(placement.index)
-            box.run(lambda placement=placement: self._attempt(placement, end))  # type: ignore[misc]  # lambda default
+            try:
+                box.run(lambda placement=placement: self._attempt(placement, end))  # type: ignore[misc]  # lambda default
+            except UnavailableError as error:
+                box.put(self._not_begun(placement, error))
+        if self._remote is not None:
+            self._remote.listen(box)
+            box.put(None)  # whoever answered before we listened knocked at no door
         try:
             while waiting and not self._done() and (left := end - time.monotonic()) > 0:
                 for answer in box.take(left):
-                    del waiting[answer.verdict.index]
-                    self._accept(answer)
+                    if answer is None:  # a custodian may have answered meanwhile
+                        self.wait_for_custodians(0.0)
+                    else:
+                        del waiting[answer.verdict.index]
+                        self._accept(answer)
         finally:
+            if self._remote is not None:
+                self._remote.listen(None)
             box.close(_forget)
         for placement in waiting.values():
             if self._done():
@@ -164,6 +212,20 @@ class Gathering:
             else:
                 waited = time.monotonic() - started
                 self._note(self._verdict(placement, report.SILENT, f"no answer in {waited:.1f} s", seconds=waited))
+
+    def _make_remote(self) -> Remote | None:
+        if not any(p.kind in REMOTE for p in self.enrolment.volume_set.placements):
+            return None
+        try:
+            from keyquorum.unlock.remote import Remote
+        except ImportError:  # a boot image of before: the holder's own absence is then its verdict
+            return None
+        return Remote(self.enrolment.volume_set.set_id, self._attempt, _forget)
+
+    def _note_overdue(self, placements: list[Placement]) -> None:
+        waited = self._limits.custodian
+        for placement in placements:
+            self._note(self._verdict(placement, report.SILENT, f"no answer in {waited:.1f} s", seconds=waited))
 
     def _accept(self, answer: _Answer) -> None:
         if answer.share is not None:
@@ -177,18 +239,20 @@ class Gathering:
         if again or before is None or (before.verdict, before.reason) != (verdict.verdict, verdict.reason):
             self._context.tell(verdict)
 
-    def _attempt(self, placement: Placement, deadline: float) -> _Answer:
+    def _attempt(self, placement: Placement, deadline: float, cancel: int = -1) -> _Answer:
         """Ask one holder and check what it gives. Runs in a thread; every error becomes the holder's verdict."""
-        started, share = time.monotonic(), None
+        started, share, retry_after = time.monotonic(), None, 0.0
         try:
-            share = self._checked_share(placement, deadline)
-            verdict, reason, hint = report.VALID, self._clock_warning(), ""
+            share, warning = self._checked_share(placement, deadline, cancel)
+            reason = "; ".join(words for words in (warning, self._clock_warning()) if words)
+            verdict, hint = report.VALID, ""
         except UnavailableError as error:
-            verdict, reason, hint = report.UNAVAILABLE, error.message, error.hint
+            verdict = report.WAITING if isinstance(error, WaitingError) else report.UNAVAILABLE
+            reason, hint, retry_after = error.message, error.hint, error.retry_after
         except RefusedError as error:
             verdict = report.TAMPERED if error.tampered else report.REFUSED
             reason, hint = error.message, error.hint
-            self._mistyped = error.mistyped
+            self._mistyped = self._mistyped or error.mistyped
         except TamperingError as error:
             verdict, reason, hint = report.TAMPERED, error.message, error.hint
         except KeyquorumError as error:
@@ -197,14 +261,20 @@ class Gathering:
             verdict, reason, hint = report.UNAVAILABLE, process.fault(error), ""
         taken = time.monotonic() - started
         self._answering.discard(placement.index)
-        return _Answer(verdict=self._verdict(placement, verdict, reason, hint, taken), share=share)
+        found = self._verdict(placement, verdict, reason, hint, taken)
+        return _Answer(verdict=found, share=share, retry_after=retry_after)
 
-    def _checked_share(self, placement: Placement, deadline: float) -> Share:
+    def _not_begun(self, placement: Placement, error: UnavailableError) -> _Answer:
+        """Return the verdict on a holder that there was no thread or descriptor for: the others may still do (I2)."""
+        self._answering.discard(placement.index)
+        return _Answer(verdict=self._verdict(placement, report.UNAVAILABLE, error.message, error.hint), share=None)
+
+    def _checked_share(self, placement: Placement, deadline: float, cancel: int) -> tuple[Share, str]:
         volume_set = self.enrolment.volume_set
         task = open_task(volume_set, placement, self._context.answers, self._context.tuning, deadline)
-        held = load(placement.kind).open(task)
+        held = load(placement.kind).open(task.with_(cancel=cancel))
         with held.identity:
-            return check_fragment(self.enrolment, placement, held, self._context.now)
+            return check_fragment(self.enrolment, placement, held, self._context.now), held.warning
 
     def _clock_warning(self) -> str:
         early = self._context.now < self.enrolment.volume_set.issued
@@ -218,6 +288,8 @@ class Gathering:
             return self._verdict(placement, report.NOT_NEEDED)
         if self._needs_person(placement):
             return self._verdict(placement, report.NOT_ASKED, "needs a person")
+        if placement.kind in REMOTE:
+            return self._verdict(placement, report.NOT_ASKED, "is asked while the prompt stands")
         return self._verdict(placement, report.NOT_ASKED, "could not reach the quorum any more")
 
     @staticmethod

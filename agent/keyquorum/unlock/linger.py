@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import time
 
-from keyquorum import secret
+from keyquorum import process
 from keyquorum.linux import boot_record, cryptsetup, prompt_withdrawal
 from keyquorum.linux.uevents import DeviceEvents
+from keyquorum.unlock.telling import Lingering
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,45 +25,55 @@ _SELDOM = 30.0  # at most between attempts that no device asked for: a module th
 _AT_MOST = 24 * 3600.0
 
 
-def linger(proxy: Proxy) -> None:
-    """Leave a child watching; returns in the parent at once."""
-    secret.wipe_all()
-    if os.fork():
-        return
-    secret.start_afresh()
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
+def linger(proxy: Proxy, *, at_once: bool = False) -> None:
+    """Watch, in a process of our own, until the volume is open or a day has passed.
+
+    With `at_once` it does not wait for a device first: custodians are still to be asked.
+    """
     noted = f"{PID_FILES}/{proxy.arguments.name}.pid"
     _keep_pid(noted)
-    _watch(proxy)
-    _drop_pid(noted)
-    secret.wipe_all()
-    os._exit(0)
+    try:
+        _watch(proxy, at_once=at_once)
+    finally:
+        _drop_pid(noted)
 
 
-def _watch(proxy: Proxy) -> None:
+def _watch(proxy: Proxy, *, at_once: bool = False) -> None:
     quiet = proxy.with_(
-        arguments=proxy.arguments.with_(prompt=False), context=proxy.context.with_(tell=lambda _v: None)
+        arguments=proxy.arguments.with_(prompt=False),
+        context=proxy.context.with_(tell=Lingering().verdict),
+        wait_for_custodians=True,
     )
     events, end = DeviceEvents(), time.monotonic() + _AT_MOST
     name, delay = proxy.arguments.name, _LOOK_AGAIN
     due = time.monotonic() + delay
     while time.monotonic() < end:
-        came = events.wait(_LOOK_AGAIN)
+        came, at_once = at_once or events.wait(_LOOK_AGAIN), False
         if cryptsetup.is_active(name):
             return
         if not came and time.monotonic() < due:
             continue
-        report = quiet.unlock()
+        opened = _attempt(quiet)
         delay = _LOOK_AGAIN if came else min(delay * 2, _SELDOM)
         due = time.monotonic() + delay
-        if report.outcome == "opened":
-            boot_record.to_kernel_log(f"{name} was opened by a holder that came late")
-            boot_record.keep_report(report)
-            prompt_withdrawal.withdraw(name)
+        if opened:
             return
+
+
+def _attempt(proxy: Proxy) -> bool:
+    """Try to open the volume; say whether that was done. A fault of one attempt is not the end of the watch."""
+    name = proxy.arguments.name
+    try:
+        report = proxy.unlock()
+    except Exception as error:  # noqa: BLE001 (the edge of a process that nobody starts again: the next attempt may do)
+        boot_record.to_kernel_log(f"an attempt to open {name} ended early: {process.fault(error)}")
+        return False
+    if report.outcome != "opened":
+        return False
+    boot_record.to_kernel_log(f"{name} was opened by a holder that came late")
+    boot_record.keep_report(report)
+    prompt_withdrawal.withdraw(name)
+    return True
 
 
 def _keep_pid(path: str) -> None:

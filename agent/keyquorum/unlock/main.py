@@ -8,6 +8,7 @@ import sys
 import time
 
 from keyquorum import process, speech
+from keyquorum.holders import REMOTE
 from keyquorum.holders.contract import Tuning
 from keyquorum.linux import boot_record
 from keyquorum.linux.answers import LocalAnswers
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from keyquorum.secret import Secret
     from keyquorum.settings import Settings
     from keyquorum.unlock.arguments import Arguments
+    from keyquorum.unlock.standby import Standby
     from keyquorum.unlock.telling import Person
 
 
@@ -42,9 +44,11 @@ def command(verb: str, words: Sequence[str]) -> int:
         sys.stdout.write(asked.message)
         return 0
     settings = load()
-    process.warn_of_unlocked_memory()
     listener = telling.choose(boot=arguments.boot) if verb == "unlock" else telling.Person()
-    proxy = make_proxy(arguments, settings, listener)
+    lingers = arguments.boot and settings.linger
+    proxy = make_proxy(arguments, settings, listener).with_(wait_for_custodians=not lingers)
+    standby = _stand_by(proxy) if lingers else None  # before threads and memory for secrets
+    process.warn_of_unlocked_memory()
     report = proxy.check() if verb == "check" else proxy.unlock()
     listener.outcome(report)
     if arguments.boot or arguments.record:
@@ -53,11 +57,35 @@ def command(verb: str, words: Sequence[str]) -> int:
         speech.say(strict_json.serialise(report.to_json()).decode())
     if arguments.boot:
         hand_over_console()
-        if settings.linger and report.outcome == "failed":
-            from keyquorum.unlock.linger import linger
-
-            linger(proxy)
+    if standby is not None and report.outcome == "failed":
+        standby.watch(at_once=any(verdict.kind in REMOTE for verdict in report.verdicts), asked=_asked())
+    elif standby is not None:
+        standby.dismiss()
     return report.exit_code
+
+
+def _stand_by(proxy: Proxy) -> Standby | None:
+    """Leave a child that asks again if this boot falls back, and knows then which custodians want to be left alone."""
+    from keyquorum.unlock.standby import stand_by
+
+    def watch(at_once: bool, asked: list[list[object]]) -> None:
+        from keyquorum.unlock.linger import linger
+
+        if asked:
+            from keyquorum.unlock.remote import PACING
+
+            PACING.take(asked)
+        linger(proxy, at_once=at_once)
+
+    return stand_by(watch)
+
+
+def _asked() -> list[list[object]]:
+    try:
+        from keyquorum.unlock.remote import PACING
+    except ImportError:  # an image without custodians
+        return []
+    return PACING.rows()
 
 
 def make_proxy(arguments: Arguments, settings: Settings, listener: Person) -> Proxy:
@@ -67,6 +95,7 @@ def make_proxy(arguments: Arguments, settings: Settings, listener: Person) -> Pr
         pcr_signatures=settings.pcr_signature,
         pkcs11_modules=settings.pkcs11_module,
         reference_directory=settings.reference,
+        machine=settings.machine,
     )
     context = Context(
         answers=LocalAnswers(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from keyquorum.unlock.verified_set import Enrolment
 
 _LOOK_AGAIN = 2.0  # seconds between looks for a holder whose arrival the kernel does not announce
+_GLANCE, _BLINK = 0.5, 0.01  # seconds of waiting for custodians between looks for a device, and such a look
 _TOO_LATE = 1.0  # with fewer seconds left nobody is asked again: no answer would be called silence
 
 
@@ -45,6 +46,7 @@ class Proxy(Record):
     context: Context
     warn: Callable[[str], None]
     begin: Callable[[Report], None] | None = None
+    wait_for_custodians: bool = True  # false at a boot: whoever lingers asks them, while the prompt stands (I4)
 
     def unlock(self) -> Report:
         """Open the volume; every outcome is a report."""
@@ -131,8 +133,10 @@ class Proxy(Record):
         gathering = Gathering(enrolment, self.context, self._limits().with_(everyone=True))
         try:
             gathering.ask_unattended()
+            gathering.begin_custodians()
             if self.arguments.prompt:
                 gathering.ask_person()
+            gathering.wait_for_custodians(self.settings.custodian_timeout)
             with rebuild_volume_key(enrolment.volume_set, gathering.shares) as volume_key:
                 header.verify(volume_key)
         except KeyquorumError as error:
@@ -149,25 +153,48 @@ class Proxy(Record):
             person=self.settings.prompt_timeout,
             deadline=time.monotonic() + max(seconds, self.settings.holder_timeout),
             kinds=self.arguments.kinds,
+            custodian=self.settings.custodian_timeout,
         )
 
     def _gather(self, gathering: Gathering, name: str) -> None:
-        """Ask unattended holders, then a person, then wait for holders that may still come (I3, I4)."""
+        """Ask unattended holders, then custodians and a person, then wait for those that may still come (I3, I4)."""
         end = time.monotonic() + self.arguments.timeout
         gathering.ask_unattended()
+        if self.wait_for_custodians:
+            gathering.begin_custodians()
         if gathering.missing and self.arguments.prompt and gathering.person_could_help():
+            gathering.begin_custodians()
             gathering.ask_person()
+        if self.wait_for_custodians:
+            _await_custodians(gathering, name)
         if not gathering.missing or not self.arguments.timeout:
             return
         events = DeviceEvents()
         try:
             while gathering.missing and (left := end - time.monotonic()) > 0:
-                events.wait(min(left, _LOOK_AGAIN))
+                if not gathering.wait_for_custodians(min(left, _LOOK_AGAIN)):
+                    events.wait(min(left, _LOOK_AGAIN))
                 if cryptsetup.is_active(name) or end - time.monotonic() < _TOO_LATE:
                     return
                 gathering.ask_unattended()
+                gathering.begin_custodians()
         finally:
             events.close()
+
+
+def _await_custodians(gathering: Gathering, name: str) -> None:
+    """Wait for custodians up to their deadlines; a device that comes meanwhile is not kept waiting (I3)."""
+    if not gathering.wait_for_custodians(0.0):
+        return
+    events = DeviceEvents()
+    try:
+        while gathering.wait_for_custodians(_GLANCE):
+            if cryptsetup.is_active(name):
+                return
+            if events.wait(_BLINK):
+                gathering.ask_unattended()
+    finally:
+        events.close()
 
 
 def _failed(report: Report, gathering: Gathering, error: KeyquorumError) -> Report:

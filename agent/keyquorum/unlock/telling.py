@@ -5,11 +5,16 @@ from __future__ import annotations
 
 from keyquorum import speech
 from keyquorum.errors import KeyquorumError
+from keyquorum.holders import REMOTE
 from keyquorum.linux import boot_record
+from keyquorum.model import report as reports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyquorum.model.report import Report, Verdict
+
+
+_NOTHING_NEW = (reports.NOT_ASKED, reports.NOT_NEEDED)
 
 
 class Person:
@@ -43,6 +48,28 @@ class Boot(Person):
         """Hear how it ended."""
         super().outcome(report)
         boot_record.to_kernel_log(speech.printable(speech.outcome_line(report)))
+
+
+class Lingering:
+    """Whoever hears custodians while the ordinary prompt stands: the kernel log, each thing once.
+
+    The console hears only what a person elsewhere has to do, for the number that he needs stands nowhere else, and
+    what is wrong about an answer that counts all the same, such as roots for tests.
+    """
+
+    def __init__(self) -> None:
+        self._heard: set[tuple[int, str, str]] = set()
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Hear one holder's verdict."""
+        what = (verdict.index, verdict.verdict, verdict.reason)
+        if verdict.kind not in REMOTE or verdict.verdict in _NOTHING_NEW or what in self._heard:
+            return
+        self._heard.add(what)
+        line = speech.printable(speech.verdict_line(verdict).strip())
+        boot_record.to_kernel_log(line)
+        if verdict.verdict == reports.WAITING or (verdict.verdict == reports.VALID and verdict.reason):
+            boot_record.to_console(line)
 
 
 class Journal(Person):
