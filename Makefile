@@ -4,8 +4,8 @@
 PYTHON ?= /usr/bin/python3
 VENV := build/venv
 IN_VENV := $(VENV)/bin/python
-SHELL_SCRIPTS = .ci/run packaging/install_prerequisites packaging/debian/p* systemd/system-generators/* \
-	hooks/initramfs-tools/hooks/* hooks/initramfs-tools/scripts/*/*
+SHELL_SCRIPTS = .ci/run packaging/install_prerequisites packaging/debian/p* packaging/debian/enrolled systemd/system-generators/* \
+	hooks/initramfs-tools/hooks/* hooks/initramfs-tools/scripts/*/* hooks/initramfs-tools/network/*
 TESTS = $(IN_VENV) packaging/run_tests.py
 
 .PHONY: help
@@ -17,6 +17,7 @@ help:
 	@echo "  make package    the Debian package: reproducible, lintian, install and removal on Debian 12 and 13"
 	@echo "  make guests     the machines that the next part boots"
 	@echo "  make boots      real boots: what opens, what must not, what a power cut leaves"
+	@echo "make fuzz       readers of evidence on spoiled input, every byte of genuine evidence: about an hour"
 	@echo "make lint       ruff, mypy, shellcheck"
 	@echo "make bench      speed and size against cryptsetup, systemd and clevis, as ratios"
 	@echo "make deb        build/keyquorum_VERSION_amd64.deb for Debian 12 and 13"
@@ -31,6 +32,11 @@ test: $(VENV)/ready
 .PHONY: unit devices package guests boots
 unit devices package guests boots: $(VENV)/ready
 	@$(TESTS) $@
+
+# One process; a failure prints the shortest input that breaks something. About an hour.
+.PHONY: fuzz
+fuzz: $(VENV)/ready
+	@$(IN_VENV) -m pytest -q --hypothesis-profile=long tests/fuzz tests/vectors/test_attest_command.py
 
 .PHONY: demo
 demo: $(VENV)/ready

@@ -44,10 +44,12 @@ LAUNCHERS = {
     ROOT / "keyquorum-key": "keyquorum.unlock.key_service",
     ROOT / "keyquorumd": "keyquorum.daemon.main",
 }
+LEFT_BY_EDITORS = ("*~", "*.orig", "*.rej", ".*.sw?")  # and by patch: not to be run as root in somebody's boot
 # Which source goes where: (folder or file of the repository, place in the package, mode of its files).
 FILES = (
     ("hooks/initramfs-tools/hooks", "usr/share/initramfs-tools/hooks", 0o755),
     ("hooks/initramfs-tools/scripts", "usr/share/initramfs-tools/scripts", 0o755),
+    ("hooks/initramfs-tools/network", "usr/lib/keyquorum/initramfs", 0o755),
     ("systemd/system", "usr/lib/systemd/system", 0o644),
     ("systemd/system-generators", "usr/lib/systemd/system-generators", 0o755),
     ("udev", "usr/lib/udev/rules.d", 0o644),
@@ -104,8 +106,8 @@ def _wheels(tag: str, python: str) -> Path:
 
 
 def _program(tree: Path, wheels: dict[str, Path]) -> None:
-    no_bytecode = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(REPOSITORY / "agent/keyquorum", tree / ROOT / "keyquorum", ignore=no_bytecode)
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", *LEFT_BY_EDITORS)
+    shutil.copytree(REPOSITORY / "agent/keyquorum", tree / ROOT / "keyquorum", ignore=ignore)
     for tag, folder in wheels.items():
         for wheel in sorted(folder.glob("*.whl")):
             _unpack(wheel, tree / ROOT / "vendor", tag)
@@ -146,6 +148,8 @@ def _copy(source: Path, target: Path, mode: int) -> None:
         raise SystemExit(f"deb: {source.relative_to(REPOSITORY)} is missing")
     files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
     for path in files:
+        if any(path.match(pattern) for pattern in LEFT_BY_EDITORS):
+            continue
         place = target / (path.name if source.is_file() else path.relative_to(source))
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
@@ -188,8 +192,9 @@ def _control(tree: Path, version: str) -> None:
     sums = [f"{_md5(path)}  {path.relative_to(tree)}\n" for path in files if path != tree / CONFFILE]
     (folder / "md5sums").write_text("".join(sums))
     shutil.copyfile(DEBIAN / "triggers", folder / "triggers")
+    enrolled = (DEBIAN / "enrolled").read_text()
     for name in ("postinst", "prerm", "postrm"):
-        shutil.copyfile(DEBIAN / name, folder / name)
+        (folder / name).write_text((DEBIAN / name).read_text().replace("#INCLUDE enrolled\n", enrolled))
         (folder / name).chmod(0o755)
 
 

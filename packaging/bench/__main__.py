@@ -24,8 +24,8 @@ sys.path[0:0] = [str(REPOSITORY / "tests")]
 
 from guests.turns import every_turn  # noqa: E402 (the test machines need the path above)
 
-from . import arithmetic, boot, page, running, sizes  # noqa: E402
-from .table import BOOT, ROWS, RUNNING, SHARING, SIZE, Outcome, lines  # noqa: E402
+from . import arithmetic, boot, page, running, sizes, tang  # noqa: E402
+from .table import BOOT, CUSTODIAN, EVIDENCE, ROWS, RUNNING, SHARING, SIZE, Outcome, lines  # noqa: E402
 from .tell import say  # noqa: E402
 
 RESULT = REPOSITORY / "build/bench/result.json"
@@ -45,8 +45,24 @@ class Section:
     measure: Callable[[argparse.Namespace], Measured]
 
 
+def _measure_evidence(options: argparse.Namespace) -> Measured:
+    """Only this section takes what the tests of published vectors have."""
+    from . import evidence
+
+    return evidence.measure(options.rounds * 5)
+
+
+def _measure_custodian(options: argparse.Namespace) -> Measured:
+    """Only this section takes what the tests of custodians have."""
+    from . import custodian
+
+    return custodian.measure(options.rounds)
+
+
 SECTIONS = {
     SHARING: Section(lambda: None, lambda options: arithmetic.measure(options.rounds * 5)),
+    EVIDENCE: Section(lambda: None, _measure_evidence),
+    CUSTODIAN: Section(tang.prepare, _measure_custodian),
     SIZE: Section(sizes.prepare, lambda _: sizes.measure()),
     BOOT: Section(boot.prepare, lambda options: boot.measure(options.boots)),
     RUNNING: Section(running.prepare, lambda options: running.measure(options.rounds)),
@@ -130,7 +146,7 @@ def _write(result: dict[str, Any]) -> None:
         "cores": os.cpu_count(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
         "python": platform.python_version(),
-        "guests": "Debian 13, QEMU with TCG, 2 virtual CPUs, 1 GiB",
+        "guests": "Debian 13, QEMU with TCG, 1 virtual CPU, 1 GiB",
     }
     complete = {"version": 1, "machine": machine, "rows": rows, "sections": result["sections"]}
     complete["passed"] = len(rows) == len(ROWS) and all(row["passed"] for row in rows)

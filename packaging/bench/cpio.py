@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from guests.guest_file import File
-
-TRAILER = "TRAILER!!!"
-MAGIC = b"070701"
-_MAGICS = (MAGIC, b"070702")
+_MAGICS = (b"070701", b"070702")
 _HEADER = 110
-_REGULAR, _DIRECTORY = 0o100000, 0o040000
+_REGULAR = 0o100000
 
 
 def entries(raw: bytes, at: int) -> Iterator[tuple[str, int, int, int]]:
@@ -40,20 +36,6 @@ def skip_zeros(raw: bytes, at: int) -> int:
     while at < len(raw) and raw[at] == 0:
         at += 1
     return at
-
-
-def archive(files: Mapping[str, File]) -> bytes:
-    """An archive of some files; their directories must exist already or stand in front."""
-    out = bytearray()
-    for number, (name, file) in enumerate(files.items(), start=1):
-        out += _entry(name, _REGULAR | file.mode, file.content, number)
-    return bytes(out + _entry(TRAILER, 0, b"", 0))
-
-
-def _entry(name: str, mode: int, content: bytes, number: int) -> bytes:
-    fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-    head = MAGIC + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
-    return head + bytes(_aligned(len(head)) - len(head)) + content + bytes(-len(content) % 4)
 
 
 def _aligned(at: int) -> int:

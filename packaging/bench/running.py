@@ -51,6 +51,8 @@ WAYS = (
         _keyquorum("kq-token", "token", "--holder tpm --holder pkcs11 --pin-fd token=9"),
         descriptors={"9": PIN_FILE},
     ),
+    Way("custodians", _keyquorum("kq-custodians", "custodians")),
+    Way("mute", _keyquorum("kq-mute", "mute")),
     Way("systemd", f"systemd-cryptsetup attach systemd {device('systemd')} - tpm2-device=/dev/tpmrm0,headless=1"),
     Way("tpm", _keyquorum("kq-tpm", "tpm")),
 )
@@ -61,6 +63,7 @@ FAILURES = (
     Way("absent-disk", _keyquorum("kq-absent", "absent-disk"), cold=True),
     Way("virtual-tpm", f"{_WITH_VIRTUAL} {_keyquorum('kq-virtual', 'virtual-tpm')}", cold=True),
     Way("silent-tpm", f"{_WITH_VIRTUAL} {_keyquorum('kq-virtual', 'silent-tpm')}", silent="tpm", cold=True),
+    Way("unmeasured", f"{_WITH_VIRTUAL} {_keyquorum('kq-measured', 'unmeasured')}", silent="tpm", cold=True),
 )
 
 
@@ -75,9 +78,10 @@ def measure(rounds: int) -> tuple[list[Outcome], dict[str, object]]:
         with open(os.path.join(_HERE, "meter.py"), "rb") as file:
             scene.vm.put(_METER, file.read())
         enrolment = scenery.enrol(scene)
-        found = _rounds(scene, WAYS, rounds)
-        found |= _rounds(scene, FAILURES, rounds)
-        started = {way.name: _started(scene.vm, way) for way in WAYS}
+        with scenery.mute(scene):
+            found = _rounds(scene, WAYS, rounds)
+            found |= _rounds(scene, FAILURES, rounds)
+            started = {way.name: _started(scene.vm, way) for way in WAYS}
         information: dict[str, object] = {
             "enrolment, s": {name: round(seconds, 2) for name, seconds in enrolment.items()},
             "memory of the largest process, KiB": {
@@ -160,8 +164,9 @@ def _outcomes(found: Mapping[str, list[dict[str, Any]]], started: Mapping[str, t
     def compared(row: str, ours: str, peer: str, what: str) -> Outcome:
         return Outcome(BY_NAME[row], _sample(found[ours], what), _sample(found[peer], what))
 
-    left = [float(len(run["left"])) for name in ("silent-disk", "silent-tpm") for run in found[name]]
-    control = [float(len(run["left"])) for name in ("disks", "virtual-tpm") for run in found[name]]
+    def left(*ways: str) -> Sample:
+        return Sample(tuple(float(len(run["left"])) for name in ways for run in found[name]))
+
     counts = [Sample((float(started[name][0]),)) for name in ("three", "clevis")]
     return [
         compared("unlock-wall", "three", "clevis", "wall"),
@@ -173,7 +178,14 @@ def _outcomes(found: Mapping[str, list[dict[str, Any]]], started: Mapping[str, t
         compared("silent-disk", "silent-disk", "disks", "wall"),
         compared("silent-tpm", "silent-tpm", "virtual-tpm", "wall"),
         compared("absent-disk", "absent-disk", "disks", "wall"),
-        Outcome(BY_NAME["left-behind"], Sample(tuple(left)), Sample(tuple(control))),
+        compared("custodian-wall", "custodians", "clevis", "wall"),
+        compared("custodian-cpu", "custodians", "clevis", "cpu"),
+        compared("silent-custodian", "mute", "custodians", "wall"),
+        Outcome(
+            BY_NAME["left-behind"],
+            left("silent-disk", "silent-tpm", "unmeasured", "mute"),
+            left("disks", "virtual-tpm", "custodians"),
+        ),
     ]
 
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 
 from guests.places import run_directory
-from guests.root_tree import Tree
+from guests.recipe import PEERS
+from guests.root_tree import Tree, root_tree
 from guests.tools import companion, run
 
 GUEST_SEES_HOST_AT = "10.0.2.2"
@@ -22,6 +23,11 @@ _ENTER = 'mount --bind "$1" "$2/mnt" && root=$2 && shift 2 && exec chroot "$root
 
 def _inside(tree: Tree, keys: str, *argv: str) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", _ENTER, "enter", keys, tree.path, *argv]
+
+
+def prepare() -> Tree:
+    """A Debian 13 that has tang."""
+    return root_tree(extra=PEERS)
 
 
 @contextlib.contextmanager
@@ -40,6 +46,24 @@ def tang_server(tree: Tree) -> Iterator[str]:
                     raise RuntimeError(f"tangd does not answer\n{server.said()}")
                 time.sleep(0.1)
             yield f"http://{GUEST_SEES_HOST_AT}:{port}"
+
+
+@contextlib.contextmanager
+def activated_tang(tree: Tree) -> Iterator[int]:
+    """A server as its unit runs it, one program for each connection; gives its port on the loopback."""
+    with run_directory() as directory:
+        keys = os.path.join(directory, "keys")
+        os.mkdir(keys)
+        run(_inside(tree, keys, "/usr/libexec/tangd-keygen", "/mnt"))
+        port = _free_port()
+        parent = ("/usr/bin/systemd-socket-activate", "--listen", f"127.0.0.1:{port}", "--accept", "--inetd")
+        with companion(_inside(tree, keys, *parent, "/usr/libexec/tangd", "/mnt"), log=os.path.join(directory, "log")):
+            end = time.monotonic() + _READY_SECONDS
+            while not _answers(port):
+                if time.monotonic() > end:
+                    raise RuntimeError("tangd does not answer")
+                time.sleep(0.1)
+            yield port
 
 
 def _answers(port: int) -> bool:
