@@ -4,6 +4,7 @@
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from boots.enrolled import NAME, OPENED, PROMPT
@@ -38,10 +39,11 @@ def opened_by_itself(vm: Machine) -> dict[str, Told]:
     return _report(vm.get(_REPORT), "opened")
 
 
-def opened_by_passphrase(vm: Machine, luks: Luks) -> dict[str, Told]:
-    """Wait for the prompt, type the passphrase; give each holder's verdict."""
+def opened_by_passphrase(vm: Machine, luks: Luks, first: Callable[[], object] = lambda: None) -> dict[str, Told]:
+    """Wait for the prompt, and for what must come `first`, type the passphrase; give each holder's verdict."""
     vm.wait_console(re.escape(STAYS_CLOSED))
     vm.wait_console(PROMPT)
+    first()
     vm.type(luks.passphrase.decode() + "\n")
     vm.wait_agent()
     return _report(vm.get(_REPORT), "failed")

@@ -14,7 +14,7 @@ from typing import Any
 
 from boots.enrolled import package
 from guests import disk_image, luks_image
-from guests.cache import cached
+from guests.cache import cached, file_digest
 from guests.disk_image import MEBIBYTE
 from guests.hardware import Disk, kernel_cmdline
 from guests.luks_image import Luks
@@ -153,8 +153,7 @@ def _machine(tree: Tree, disks: list[Disk], tpm: TpmState, cmdline: str = "") ->
 def _enrolled(suite: str) -> str:
     """The directory with a machine's disks and TPM state after everything was enrolled in it."""
     tree, volumes = data_tree(suite), [VOLUMES[name] for name in VOLUMES_OF[suite]]
-    with open(__file__, "rb") as source:
-        recipe = f"{tree.identity}\n{volumes}\n{hashlib.sha256(source.read()).hexdigest()}"
+    recipe = f"{tree.identity}\n{volumes}\n{file_digest(__file__)}"
 
     def make(entry: str) -> None:
         def path(name: str) -> str:

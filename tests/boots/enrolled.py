@@ -5,15 +5,16 @@ It is made once per recipe (package, policy, hardware) and kept; each test works
 """
 
 import glob
-import hashlib
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
+from boots import boot_image
 from guests import disk_image, luks_image
-from guests.cache import cached
+from guests.cache import cached, file_digest
 from guests.extents import sparse_copy
 from guests.guest_file import File
 from guests.hardware import Disk, kernel_cmdline
@@ -76,8 +77,7 @@ class Recipe:
 
     `name` names it in the cache; `options` are further words for `keyquorum enroll`; `extra` are Debian packages;
     `prepare` is a shell command run in the guest before the enrolment; `hardware` are keywords of `Machine`, the same
-    at the enrolment and at each boot of a `Scene`; `more_disks` names further disks, blank before `prepare`. `modules`
-    is initramfs-tools' MODULES: "most" is Debian's default, "dep" (what this machine needs) is made in half the time.
+    at the enrolment and at each boot of a `Scene`; `more_disks` names further disks, blank before `prepare`.
     """
 
     name: str
@@ -89,7 +89,6 @@ class Recipe:
     prepare: str = ""
     hardware: tuple[tuple[str, object], ...] = ()
     more_disks: tuple[str, ...] = ()
-    modules: Literal["most", "dep"] = "dep"
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -97,7 +96,7 @@ class Recipe:
         return ("root", *FRAGMENT_DISKS, *self.more_disks)
 
 
-ANY_TWO = Recipe("any-two", TWO_OF_THREE, modules="most")
+ANY_TWO = Recipe("any-two", TWO_OF_THREE)
 
 
 @dataclass(frozen=True)
@@ -120,40 +119,57 @@ class Enrolled:
 def enrolled_root(recipe: Recipe = ANY_TWO) -> Enrolled:
     """Enrol a root volume in its own running system, or find the machine where that was done before."""
     tree = product_tree(recipe.suite, recipe.luks, recipe.extra)
-    with open(__file__, "rb") as source:
-        described = f"{tree.identity}\n{recipe}\n{hashlib.sha256(source.read()).hexdigest()}"
 
     def make(entry: str) -> None:
-        _lay_disks(entry, tree, recipe)
-        with _machine(entry, recipe) as vm:
-            vm.wait_console(PROMPT)
-            vm.type(recipe.luks.passphrase.decode() + "\n")
-            vm.wait_boot()
-            _enrol(vm, entry, recipe)
+        lay_disks(entry, tree, recipe)
+        with before_enrolment(entry, recipe) as vm:
+            enrol_root(vm, entry, recipe)
             vm.powerdown()
+        make_boot_image(entry, tree, recipe)
 
-    return Enrolled(cached(f"{recipe.suite}-enrolled-{recipe.name}", described, make), recipe)
+    return Enrolled(cached(f"{recipe.suite}-enrolled-{recipe.name}", identity_of(tree, recipe), make), recipe)
 
 
-def _enrol(vm: Machine, entry: str, recipe: Recipe) -> None:
+def identity_of(tree: Tree, recipe: Recipe) -> str:
+    """What belongs into the recipe of a machine that is made by this module."""
+    return "\n".join([tree.identity, str(recipe), *map(file_digest, (__file__, boot_image.__file__))])
+
+
+@contextmanager
+def before_enrolment(entry: str, recipe: Recipe, **changes: object) -> Iterator[Machine]:
+    """The machine of a new entry, up, with its root opened by the passphrase; `changes` go to `Machine`."""
+    with _machine(entry, recipe, changes) as vm:
+        vm.wait_console(PROMPT)
+        vm.type(recipe.luks.passphrase.decode() + "\n")
+        vm.wait_boot()
+        yield vm
+
+
+def enrol_root(vm: Machine, entry: str, recipe: Recipe) -> None:
+    """Enrol the running root, and take what a boot image is made from into the entry."""
     for disk in FRAGMENT_DISKS:
         vm.run(f"keyquorum holder init-disk /dev/disk/by-id/virtio-{disk} --yes")
-    vm.put("/etc/initramfs-tools/conf.d/modules", f"MODULES={recipe.modules}\n".encode())
     vm.put("/root/policy.toml", recipe.policy.encode())
     vm.put("/root/passphrase", recipe.luks.passphrase, mode=0o600)
     if recipe.prepare:
         vm.run(recipe.prepare, timeout=ENROL_SECONDS)
     device = f"/dev/disk/by-uuid/{recipe.luks.uuid}"
-    words = f"--policy /root/policy.toml --key-file /root/passphrase --yes {recipe.options}"
+    words = f"--policy /root/policy.toml --key-file /root/passphrase --yes --no-boot-image {recipe.options}"
     done = vm.run(f"keyquorum enroll {device} {words}", timeout=ENROL_SECONDS)
     with open(os.path.join(entry, "enroll.log"), "wb") as file:
         file.write(done.errors)
-    initrd = vm.run("echo /boot/initrd.img-*").text.strip()
-    with open(os.path.join(entry, "initrd"), "wb") as file:
-        file.write(vm.get(initrd, timeout=300))
+    boot_image.take_settings(vm, entry)
 
 
-def _lay_disks(entry: str, tree: Tree, recipe: Recipe) -> None:
+def make_boot_image(entry: str, tree: Tree, recipe: Recipe) -> None:
+    """Make the boot image of a machine that was enrolled and is off."""
+    images = {f"/dev/disk/by-id/virtio-{name}": os.path.join(entry, f"{name}.img") for name in recipe.disks}
+    images[f"/dev/disk/by-uuid/{recipe.luks.uuid}"] = os.path.join(entry, "root.img")
+    boot_image.make(entry, tree, images)
+
+
+def lay_disks(entry: str, tree: Tree, recipe: Recipe) -> None:
+    """Put the disks, the TPM, kernel and first boot image of a machine into a new entry."""
     plain = os.path.join(entry, "plain.img")
     disk_image.ext4_image(tree.path, plain, size=ROOT_SIZE)
     luks_image.luks_image(plain, os.path.join(entry, "root.img"), recipe.luks)
@@ -166,7 +182,7 @@ def _lay_disks(entry: str, tree: Tree, recipe: Recipe) -> None:
     shutil.copyfile(tree.initrd, os.path.join(entry, "initrd-before"))
 
 
-def _machine(entry: str, recipe: Recipe) -> Machine:
+def _machine(entry: str, recipe: Recipe, changes: Mapping[str, object]) -> Machine:
     options: dict[str, object] = {
         "kernel": os.path.join(entry, "vmlinuz"),
         "initrd": os.path.join(entry, "initrd-before"),
@@ -174,7 +190,7 @@ def _machine(entry: str, recipe: Recipe) -> Machine:
         "disks": [Disk(os.path.join(entry, f"{name}.img"), name) for name in recipe.disks],
         "tpm": TpmState(os.path.join(entry, "tpm")),
     }
-    return Machine(**(options | dict(recipe.hardware)))  # type: ignore[arg-type]  # keywords are Machine's own
+    return Machine(**(options | dict(recipe.hardware) | dict(changes)))  # type: ignore[arg-type]  # keywords are Machine's own
 
 
 class Scene:

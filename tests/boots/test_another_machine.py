@@ -36,7 +36,6 @@ MEASURED = Recipe(
     "measured",
     TWO_OF_THREE.replace("pcrs = [7]", 'pcrs = [7]\nfacts = ["bios-version", "cpu-model"]')
     + f"[fragments]\nvalid_days = {VALID_DAYS}\n",
-    modules="most",
     hardware=(("ovmf", True), ("smbios", (f"type=0,version={ENROLLED_BIOS}",))),
 )
 # Debian's variable store with Microsoft's keys in it, so that Secure Boot is on; in an empty one it is off.

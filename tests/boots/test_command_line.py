@@ -177,6 +177,28 @@ def test_a_missing_disk_is_waited_for_while_it_may_come(bench: Bench) -> None:
     bench.plug("frag-a")
 
 
+def test_a_tpm_that_falls_silent_is_not_waited_for(bench: Bench) -> None:
+    """Nor by the end of the process: the kernel, which gives a command two minutes, has not given this one up yet."""
+    bench.vm.tpm.fall_silent()
+    try:
+        done = bench.vm.run(f"keyquorum unlock UUID={WRAPPED.luks.uuid} --name silent --json", timeout=COMMAND_SECONDS)
+        opened = json.loads(done.output)
+        assert {holder["name"]: holder["verdict"] for holder in opened["holders"]} == {
+            "disk-a": "valid",
+            "tpm": "not needed",
+            "disk-b": "valid",
+        }
+        assert "PCR 15 was not extended: the TPM at /dev/tpmrm0 does not answer" in done.errors.decode()
+        assert "Operation Timed out" not in bench.vm.run("dmesg | grep -i tpm || true").text
+    finally:
+        bench.vm.tpm.come_back()
+    bench.close("silent")
+    before = bench.pcr_15()
+    bench.keyquorum(f"unlock UUID={WRAPPED.luks.uuid} --name silent")
+    assert bench.pcr_15() != before, "the TPM was not used again"
+    bench.close("silent")
+
+
 def test_what_fails_has_its_own_exit_code(bench: Bench) -> None:
     """1 failed, 2 usage, 4 tampering refused, 5 try again; 0 and 3 are above."""
     volume = WRAPPED.luks.uuid

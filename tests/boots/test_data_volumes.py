@@ -21,6 +21,7 @@ from boots.data_volume import (
     data_tree,
     journal,
 )
+from boots.person import HOST
 from guests.chroot import Chroot
 from guests.machine import Machine
 from guests.places import REPOSITORY
@@ -180,28 +181,30 @@ exit 1
     vm.run(script, data=text.encode(), timeout=SLOW_SECONDS)
 
 
-def answer_prompts(vm: Machine, wanted: set[str], *, leave: str = "") -> set[str]:
-    """Type the passphrase of each volume that the console asks for, until all of them or `leave` were asked for."""
+def answer_prompts(vm: Machine, *, leave: str = "") -> set[str]:
+    """Type the passphrase of each volume that the console asks for, until somebody can log in or `leave` is asked for.
+
+    A volume may be asked for more than once: systemd tries what was typed for one volume for the others too, and asks
+    anew when it does not fit; what was typed meanwhile is lost.
+    """
     asked: set[str] = set()
-    while not wanted <= asked and leave not in asked:
-        name = vm.wait_console(PROMPT)[1]
+    while name := vm.wait_console(rf"{PROMPT}|^{HOST} login: ")[1]:
         asked.add(name)
-        if name != leave:
-            vm.type(VOLUMES[name].luks.passphrase.decode() + "\n")
+        if name == leave:
+            break
+        vm.type(VOLUMES[name].luks.passphrase.decode() + "\n")
     return asked
 
 
 def test_what_waits_opens_by_a_typed_passphrase_or_by_a_disk_that_comes_late(tmp_path: Path) -> None:
     scene = DataScene(str(tmp_path))
     scene.fragment_disks = ()
-    required = {"data", "spare", "socket"}
     with scene.machine() as vm:
-        asked = answer_prompts(vm, required, leave="data")
-        assert "data" in asked
+        assert "data" in answer_prompts(vm, leave="data")
         vm.plug(scene.disk("frag-a"))  # nobody types anything for this one
-        answer_prompts(vm, required - asked)
+        answer_prompts(vm)
         vm.wait_boot()
-        assert [name for name in sorted(required) if not content(vm, name)] == []
+        assert [name for name in ("data", "socket", "spare") if not content(vm, name)] == []
         assert content(vm, "token")  # from the TPM and the token
         failed = vm.run("systemctl --failed --no-legend --plain").text.split()
         assert [word for word in failed if "@" in word] == ["keyquorum-unlock@spare.service"]
@@ -214,7 +217,8 @@ def _told_of_withdrawal(vm: Machine) -> None:
     assert withdrawn["KEYQUORUM_NAME"] == "data"
     assert withdrawn["_SYSTEMD_UNIT"] == "keyquorumd.service"
     tried = journal(vm, f"MESSAGE_ID={journal_entry.RETRY_ID}", "KEYQUORUM_NAME=data")
-    assert tried[-1]["MESSAGE"] == "data is tried again, a device came"
+    # Which of them it was is the clock's affair: a slow machine is at a timed attempt when the disk comes.
+    assert re.fullmatch("data is tried again, (a device came|without asking anybody)", tried[-1]["MESSAGE"])
     closed, *_ = journal(vm, f"MESSAGE_ID={journal_entry.CLOSED_ID}", "KEYQUORUM_NAME=data")
     assert (closed["KEYQUORUM_MISSING"], closed["KEYQUORUM_EXIT_CODE"]) == ("1", "3")
     (opened,) = journal(vm, f"MESSAGE_ID={journal_entry.OPENED_ID}", "KEYQUORUM_NAME=data")
@@ -225,8 +229,7 @@ def test_keyquorum_off_leaves_everything_to_the_prompts(tmp_path: Path) -> None:
     scene = DataScene(str(tmp_path))
     scene.cmdline = "keyquorum=off"
     with scene.machine() as vm:
-        answer_prompts(vm, {"data", "spare", "socket"})
-        vm.wait_agent()
+        assert answer_prompts(vm) >= {"data", "spare", "socket"}
         assert content(vm, "data")
         assert stands(vm, "keyquorum-unlock@data")["ActiveState"] == "inactive"
         assert stands(vm, "keyquorumd")["ActiveState"] == "inactive"

@@ -12,7 +12,7 @@ from boots.leftovers import assert_nothing_left, report, verdicts
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    return Scene(enrolled_root(dataclasses.replace(ANY_TWO, suite="bookworm", modules="dep")), str(tmp_path))
+    return Scene(enrolled_root(dataclasses.replace(ANY_TWO, suite="bookworm")), str(tmp_path))
 
 
 def test_the_root_opens_by_itself(scene: Scene) -> None:

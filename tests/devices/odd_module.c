@@ -2,6 +2,7 @@
 /* A PKCS#11 module that is SoftHSM2 with one oddity, chosen by ODD: what other tokens do, or what a bad one might. */
 #define CRYPTOKI_COMPAT 1
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <p11-kit/pkcs11.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,8 +42,11 @@ static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pi
 	}
 	if (odd("expired"))
 		return CKR_PIN_EXPIRED;
-	if (odd("slow"))
-		sleep(3);
+	if (odd("slow")) {
+		close(creat(getenv("ENTERED"), 0600));
+		while (access(getenv("GATE"), F_OK))
+			usleep(10000);
+	}
 	return real->C_Login(session, user, pin, size);
 }
 

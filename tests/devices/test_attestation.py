@@ -18,10 +18,10 @@ import tpm2_pytss as tss  # type: ignore[import-untyped]  # it has no type hints
 
 from devices.tpm_emulator import Emulator
 from devices.tpm_support import extend, second_opinion
-from keyquorum.evidence import certificates, ek_certificate, tpm_appraisal, tpm_keys, tpm_public, tpm_quote
+from keyquorum.evidence import certificate, ek_certificate, tpm_appraisal, tpm_keys, tpm_public, tpm_quote
 from keyquorum.evidence.ek_certificate import EkTrust
-from keyquorum.evidence.reference_values import SignedPolicy
 from keyquorum.evidence.result import AttestationResult, Status
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.evidence.tpm_attest import ClockInfo
 from keyquorum.evidence.tpm_keys import Activation, KeyEvidence
 from keyquorum.evidence.tpm_quote import AttestationKey, Challenge, QuoteEvidence
@@ -292,7 +292,7 @@ def test_an_endorsement_certificate_of_the_emulators_maker(tmp_path: Path) -> No
         env=os.environ | {"HOME": str(tmp_path)},
     )
     loaded = [
-        certificates.load_bundle(path.read_bytes(), path.name)[0]
+        certificate.load_bundle(path.read_bytes(), path.name)[0]
         for path in (store / "swtpm-localca-rootca-cert.pem", store / "issuer.pem")
     ]
     with Emulator(str(state)) as emulator, second_opinion(emulator.device) as context:
@@ -303,7 +303,7 @@ def test_an_endorsement_certificate_of_the_emulators_maker(tmp_path: Path) -> No
             for at in range(0, size, 512)
         )
         machine = Machine(emulator.device, context)
-        now = int(loaded[0].not_valid_before_utc.timestamp()) + 86_400
+        now = int(loaded[0].starts.timestamp()) + 86_400
         trust = EkTrust(roots=(loaded[0],), intermediates=(loaded[1],))
         evidence = machine.keys(certificates=(stored,))
         secret = os.urandom(32)

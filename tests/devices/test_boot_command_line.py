@@ -46,6 +46,9 @@ STOPS = [
     "systemd.debug_shell=1",
     "systemd.wants=debug-shell.service",
     "systemd.run=/bin/sh",
+    "systemd.set_credential=tmpfiles.extra:f",
+    "systemd.set_credential_binary=tmpfiles.extra:Zg==",
+    "systemd.set-credential=tmpfiles.extra:f",
     "systemd.setenv=SYSTEMD_SULOGIN_FORCE=1",
     "keyquorum=off",
 ]

@@ -22,6 +22,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
     "tree": (dict,),
     "report": (dict,),
+    "entry": (dict,),
     "null": (type(None),),
 }
 Table = dict[str, tuple[tuple[type, ...], bool]]
@@ -135,7 +136,7 @@ def test_every_example_fits_its_table() -> None:
     text = PAGE.read_text("utf-8")
     examples = [json.loads(found) for found in re.findall(r"(?ms)^```json\n(.*?)^```$", text)]
     verbs = {"init-disk": "holder init-disk", "list-disk": "holder list-disk"}
-    assert len(examples) == 7
+    assert len(examples) == 11
     for example in examples:
         verb = verbs.get(example["command"], example["command"])
         assert paths(example, ()).keys() <= table(verb).keys(), verb

@@ -184,6 +184,7 @@ def test_status(bench: Bench) -> None:
         "policy",
         "fragments",
         "last_unlock",
+        "test_roots",
     }
     everything = bench.run("status", "--json").json["volumes"]
     assert everything == [

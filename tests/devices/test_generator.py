@@ -175,8 +175,23 @@ def test_a_time_that_is_none(tmp_path: Path, wait: str) -> None:
 def test_options_of_systemd(tmp_path: Path) -> None:
     made = ours(tmp_path, 'net /dev/vdb none x-keyquorum,_netdev,header=/etc/h"%d\\x\n')
     drop_in = "keyquorum-unlock@net.service.d/50-crypttab.conf"
-    assert made.values(drop_in, "After") == ["dev-vdb.device", "remote-fs-pre.target"]
+    assert made.values(drop_in, "After") == ["dev-vdb.device", "remote-fs-pre.target network-online.target"]
     assert made.environment("net")["KEYQUORUM_HEADER"] == '/etc/h"%d\\x'
+
+
+OPENED = {"PrivateNetwork": ["no"], "IPAddressDeny": [""], "RestrictAddressFamilies": ["AF_INET AF_INET6 AF_VSOCK"]}
+
+
+@pytest.mark.parametrize(("options", "opened"), [("x-keyquorum,_netdev", True), ("x-keyquorum", False)])
+def test_the_network_is_for_volumes_that_say_they_need_it(tmp_path: Path, options: str, opened: bool) -> None:
+    made = ours(tmp_path, f"net /dev/vdb none {options}\n")
+    drop_in = "keyquorum-unlock@net.service.d/50-crypttab.conf"
+    text = made.text(drop_in)
+    assert ("\n[Service]\nPrivateNetwork=no\n" in text) == opened
+    for name, values in OPENED.items():
+        assert made.values(drop_in, name) == (values if opened else [])
+    assert made.values(drop_in, "Wants") == (["network-online.target"] if opened else [])
+    assert made.values(drop_in, "JobTimeoutSec") == (["270"] if opened else []), "no network delays no prompt for ever"
 
 
 def test_a_file_instead_of_a_device(tmp_path: Path) -> None:

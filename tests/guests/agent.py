@@ -30,7 +30,7 @@ def _own(name: str, mode: int = 0o644) -> File:
 AGENT_FILES = {
     "/usr/local/lib/guests/guest_agent.py": _own("guest_agent.py"),
     "/etc/systemd/system/guest-agent.service": _own("guest_agent.service"),
-    "/etc/udev/rules.d/90-guest-agent.rules": _own("guest_agent.rules"),
+    "/etc/systemd/system/local-fs.target.d/guest-agent.conf": File(b"[Unit]\nWants=guest-agent.service\n", 0o644),
 }
 
 
@@ -125,10 +125,10 @@ class Agent:
         """Wait for the answer to a request."""
         answer = self._open[number]
         if not answer.there.wait(timeout):
-            raise NotInTimeError(f"no answer from the guest to `{what}` within {timeout:g} s\n{self._explain()}")
+            raise NotInTimeError(f"no answer from the guest to `{what}` within {timeout:g} s{self._explain()}")
         del self._open[number]
         if not answer.header:
-            raise MachineEndedError(f"the machine ended during `{what}`\n{self._explain()}")
+            raise MachineEndedError(f"the machine ended during `{what}`{self._explain()}")
         return answer.header, answer.body
 
     def close(self) -> None:
@@ -150,9 +150,9 @@ class Agent:
             with self._sending:
                 self._channel.sendall(frame({**request, "id": number}, body))
         except BlockingIOError:
-            raise NotInTimeError(f"the guest does not read its command channel\n{self._explain()}") from None
+            raise NotInTimeError(f"the guest does not read its command channel{self._explain()}") from None
         except OSError:
-            raise MachineEndedError(f"the machine has ended\n{self._explain()}") from None
+            raise MachineEndedError(f"the machine has ended{self._explain()}") from None
         return number
 
     def _read(self) -> None:

@@ -23,6 +23,12 @@ _IDENTITY = "identity"
 _held: dict[str, int] = {}  # entry -> descriptor of its lock, shared, for the life of this process
 
 
+def file_digest(path: str) -> str:
+    """What a recipe says of a file that it depends on."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def cached(name: str, recipe: str, make: Callable[[str], None], *, build_dir: str = BUILD) -> str:
     """The directory made by `make` for this recipe; made now if it is not there."""
     os.makedirs(build_dir, exist_ok=True)

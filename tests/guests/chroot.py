@@ -3,12 +3,13 @@
 
 Each run has its own mount and process namespaces: /proc, /sys, /dev, /run and /tmp exist for it alone and are gone
 with its last process, however it ends. The host's mount table never changes, so there is nothing to clean up.
+A disk image may be shown where a machine has its disk; it is a file there, and not writable.
 """
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from guests.guest_file import File
 from guests.tools import run
@@ -30,6 +31,13 @@ done
 ln -s /proc/self/fd "$root/dev/fd"
 ln -s fd/0 "$root/dev/stdin"; ln -s fd/1 "$root/dev/stdout"; ln -s fd/2 "$root/dev/stderr"
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+while [ "$1" != -- ]; do
+    mkdir -p "$root${1%/*}"
+    : > "$root$1"
+    mount --bind -o ro "$2" "$root$1"
+    shift 2
+done
+shift
 exec chroot "$root" "$@"
 """
 _NAMESPACES = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--net", "--fork", "--kill-child=KILL"]
@@ -40,10 +48,14 @@ class Chroot:
     """A root directory that may be changed (see root_tree.copy_tree)."""
 
     path: str
+    disks: Mapping[str, str] = field(default_factory=dict)
+    """Disk images to be shown, by their paths below /dev."""
 
     def run(self, argv: Sequence[str], *, timeout: float = 300.0, data: bytes = b"") -> bytes:
         """Run a program inside, without network; output, or ToolError with the end of its errors."""
-        return run([*_NAMESPACES, "sh", "-c", _ENTER, "enter", self.path, *argv], timeout=timeout, data=data)
+        shown = [word for place, image in self.disks.items() for word in (place, os.path.abspath(image))]
+        words = [self.path, *shown, "--", *argv]
+        return run([*_NAMESPACES, "sh", "-c", _ENTER, "enter", *words], timeout=timeout, data=data)
 
     def write(self, path: str, file: File) -> None:
         """Write a file at an absolute guest path; missing directories are made."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from guests.errors import MachineEndedError, NotInTimeError
 
 TAIL_LINES = 60
+LAST_WORDS = 3  # lines
 SECONDS_TO_TYPE = 30
 _PANIC = "---[ end Kernel panic"  # nothing comes after it
 
@@ -84,10 +85,10 @@ class Console:
                     self._cursor = max(self._cursor, found.end())
                     return found
                 if self._closed or _PANIC in self._text:
-                    raise MachineEndedError(f"the machine ended before /{pattern}/ was on the console\n{self._tail()}")
+                    raise MachineEndedError(f"the machine ended before /{pattern}/ was on the console{self._tail()}")
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
-                    raise NotInTimeError(f"/{pattern}/ was not on the console within {timeout:g} s\n{self._tail()}")
+                    raise NotInTimeError(f"/{pattern}/ was not on the console within {timeout:g} s{self._tail()}")
                 self._news.wait(remaining)
 
     def when(self, position: int) -> float:
@@ -100,12 +101,12 @@ class Console:
         try:
             self._line.sendall(text.replace("\n", "\r").encode())
         except OSError as error:
-            raise MachineEndedError(f"nobody reads the console's keyboard: {error}\n{self.tail()}") from None
+            raise MachineEndedError(f"nobody reads the console's keyboard: {error}{self.tail()}") from None
 
-    def tail(self, lines: int = TAIL_LINES) -> str:
-        """The last lines, framed, for messages."""
+    def tail(self) -> str:
+        """The last lines for a message: after a semicolon the very last, which summaries show too, then more, framed."""
         with self._news:
-            return self._tail(lines)
+            return self._tail()
 
     def close(self) -> None:
         """Hang up."""
@@ -113,9 +114,11 @@ class Console:
         self._reader.join()
         self._line.close()
 
-    def _tail(self, lines: int = TAIL_LINES) -> str:
-        last = "\n".join(self._text.splitlines()[-lines:])
-        return f"--- the last lines of the console ---\n{last}\n--- end of the console ---{self._explain()}"
+    def _tail(self) -> str:
+        lines = self._text.splitlines()[-TAIL_LINES:]
+        shown = "\n".join(lines)
+        frame = f"--- the last lines of the console ---\n{shown}\n--- end of the console ---{self._explain()}"
+        return f"; the console's last words: {' / '.join(lines[-LAST_WORDS:])!r}\n{frame}"
 
     def _read(self) -> None:
         normaliser = Normaliser()

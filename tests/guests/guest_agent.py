@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest's end of `agent.py`: one long-lived process that runs commands and moves files over a virtio-serial port.
 
-It runs in the guest with nothing but Debian's python3 (3.11 or newer) and is started by udev when the port appears.
+It runs in the guest with nothing but Debian's python3 (3.11 or newer), and as soon as local file systems are there.
 A frame is a mark, two big-endian 32-bit lengths, a JSON header and a body. The mark lets either end find the next
 frame when the other one was reset in the middle of one. Each request is answered by one frame with the same id, in
 the order of completion: requests run in threads, so a hung command does not hold up the next.
 """
 
+import contextlib
 import json
 import os
 import signal
 import struct
 import subprocess
 import threading
+import time
 from typing import Any
 
 MARK = b"\xffkqguest"
 START = struct.Struct(f">{len(MARK)}sII")
-PORT = "/dev/virtio-ports/org.keyquorum.guests.agent"
+PORTS, NAME = "/sys/class/virtio-ports", "org.keyquorum.guests.agent"
+PAUSE = 0.2  # seconds between looks for the port, whose driver may be loaded later than this is started
 SURROUNDINGS = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -137,5 +140,15 @@ def serve(port: int) -> None:
         threading.Thread(target=handle, args=read_frame(port), daemon=True).start()
 
 
+def port(ports: str = PORTS) -> str:
+    """Wait for the port of this name, and give its device. A port is there before it has a name."""
+    while True:
+        for entry in os.listdir(ports) if os.path.isdir(ports) else ():
+            with contextlib.suppress(FileNotFoundError), open(f"{ports}/{entry}/name", encoding="ascii") as file:
+                if file.read().strip() == NAME:
+                    return f"/dev/{entry}"
+        time.sleep(PAUSE)
+
+
 if __name__ == "__main__":
-    serve(os.open(PORT, os.O_RDWR | os.O_CLOEXEC))
+    serve(os.open(port(), os.O_RDWR | os.O_CLOEXEC))

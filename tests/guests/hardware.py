@@ -3,21 +3,25 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+_RELAY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "relay.py")
 OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 LONGEST_SERIAL = 20  # virtio-blk's field
 HOTPLUG_SLOTS = 4
 
 # Five-level page tables cost a third of the CPU time under TCG. Do not turn svm off with them on: QEMU 7.2 then makes
-# mounts fail at random.
-CPU = "max,la57=off"
+# mounts fail at random. Instructions for AES, for whole strings and on 256 bits are slower there than the plain ones
+# that kernel and libc have in their place: without them the system on an encrypted root is up in two thirds of the time.
+CPU = "max,la57=off,aes=off,erms=off,avx2=off"
 
-# One thread for all processors: with a thread each, QEMU 7.2 now and then runs an int3 that the guest's kernel has just
-# patched away, and the kernel panics. A machine needs a sixth less CPU time so, and tests run side by side anyway.
+# Each machine has one processor. With a thread for each of two, QEMU 7.2 now and then runs an int3 that the guest's kernel
+# has just patched away, and the kernel panics; with one thread for both, whoever waits for the other one spins for the
+# rest of its turn, which costs a boot a tenth of its time. Tests run side by side anyway.
 EMULATION = "tcg,thread=single,tb-size=512"
 
 # As Debian's kernel has it, without "bpf" at the end: systemd needs 2 s under TCG to load its one program there.
@@ -88,7 +92,8 @@ class Network:
     """QEMU's user network: the guest sees the host's loopback as 10.0.2.2.
 
     `forwards` maps ports of the host's loopback to ports of the guest (DHCP gives the guest 10.0.2.15). With
-    `isolated`, the guest reaches nothing but the `services`: (guest-side address, port) to a port on the host's loopback.
+    `isolated`, the guest reaches nothing but the `services`: (guest-side address, port) to a port on the host's
+    loopback, by a relay of its own for each connection, so that who listens there may come late and go.
     """
 
     forwards: tuple[tuple[int, int], ...] = ()
@@ -99,7 +104,8 @@ class Network:
         """QEMU's options."""
         parts = ["user,id=net", f"restrict={'on' if self.isolated else 'off'}"]
         parts += [f"hostfwd=tcp:127.0.0.1:{host}-:{guest}" for host, guest in self.forwards]
-        parts += [f"guestfwd=tcp:{address}:{port}-tcp:127.0.0.1:{host}" for address, port, host in self.services]
+        relay = f"{sys.executable} -IS {_RELAY}"
+        parts += [f"guestfwd=tcp:{address}:{port}-cmd:{relay} {host}" for address, port, host in self.services]
         return ["-netdev", ",".join(parts), "-device", "virtio-net-pci,netdev=net,romfile="]
 
 

@@ -53,7 +53,6 @@ class Machine:
         ovmf: bool = False,
         ovmf_variables: str | None = None,
         memory: int = 1024,
-        cpus: int = 2,
         cpu: str = hardware.CPU,
         smbios: Sequence[str] = (),
         network: Network | None = None,
@@ -92,7 +91,7 @@ class Machine:
         self._argv = [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
             *("-machine", "q35,sata=off,smbus=off", "-accel", hardware.EMULATION),
-            *("-cpu", cpu, "-smp", str(cpus), "-m", f"{memory}M", "-rtc", f"base={clock}"),
+            *("-cpu", cpu, "-m", f"{memory}M", "-rtc", f"base={clock}"),
             *([] if reboots else ["-no-reboot"]),
             *(boot if kernel is None else [*boot, "-append", cmdline]),
             *(word for value in smbios for word in ("-smbios", value)),
@@ -117,7 +116,7 @@ class Machine:
     ) -> None:
         """Cut the power and leave nothing behind; what went wrong in the block is told what the console said."""
         if error is not None and "--- end of the console" not in str(error):
-            error.add_note(self._console.tail())
+            error.add_note(self._console.tail().removeprefix("; "))
         self._end()
 
     def _start(self) -> None:
@@ -162,6 +161,10 @@ class Machine:
     def wait_console(self, pattern: str, timeout: float = BOOT_SECONDS, *, from_start: bool = False) -> re.Match[str]:
         """Wait for a regular expression behind the last match; the text before it is passed over for good."""
         return self._console.wait(pattern, timeout, from_start=from_start)
+
+    def time_on_console(self, pattern: str, timeout: float = BOOT_SECONDS) -> float:
+        """Wait as `wait_console` does; give the host's monotonic time at which the end of the match was there."""
+        return self._console.when(self._console.wait(pattern, timeout).end() - 1)
 
     def type(self, text: str) -> None:
         r"""Type on the serial terminal; `\n` is the return key."""
@@ -287,9 +290,9 @@ class Machine:
         try:
             code = self._qemu.wait(timeout)
         except TimeoutError:
-            raise NotInTimeError(f"the machine is not off after {timeout:g} s\n{self._explain()}") from None
+            raise NotInTimeError(f"the machine is not off after {timeout:g} s{self._explain()}") from None
         if code != 0:
-            raise MachineEndedError(f"QEMU ended with {code}\n{self._explain()}")
+            raise MachineEndedError(f"QEMU ended with {code}{self._explain()}")
 
     def powerdown(self, timeout: float = OFF_SECONDS) -> None:
         """Press the power button and wait until the machine is off."""

@@ -36,12 +36,12 @@ class Qmp:
             with self._calling:
                 self._line.sendall(request)
         except OSError:
-            raise MachineEndedError(f"QEMU ended before `{command}`\n{self._explain()}") from None
+            raise MachineEndedError(f"QEMU ended before `{command}`{self._explain()}") from None
         with self._news:
             if not self._news.wait_for(lambda: number in self._answers or self._closed, timeout):
-                raise NotInTimeError(f"QEMU did not answer `{command}` within {timeout:g} s\n{self._explain()}")
+                raise NotInTimeError(f"QEMU did not answer `{command}` within {timeout:g} s{self._explain()}")
             if number not in self._answers:
-                raise MachineEndedError(f"QEMU ended during `{command}`\n{self._explain()}")
+                raise MachineEndedError(f"QEMU ended during `{command}`{self._explain()}")
             answer = self._answers.pop(number)
         if "error" in answer:
             raise QmpError(f"QEMU refused `{command}` {arguments}: {answer['error']['desc']}")
@@ -68,7 +68,7 @@ class Qmp:
             event = found()
         if event is None:
             why = "QEMU ended before the" if self._closed else f"within {timeout:g} s there was no"
-            raise NotInTimeError(f"{why} event {name} {data}\n{self._explain()}")
+            raise NotInTimeError(f"{why} event {name} {data}{self._explain()}")
         return event
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a test root is made of: packages per suite, and the few settings that make a boot quiet, quick and enterable.
 
-The root stays a stock Debian. What is changed serves time under emulation only, and never what an unlock does:
-units that work at night are masked, the machine has an id already (no first-boot presets), caches are marked fresh.
+The root stays a stock Debian. What is changed serves time under emulation only, and never what an unlock does: units
+that work at night and generators of nothing are masked, the machine has an id already (no first-boot presets), caches
+are marked fresh.
 """
 
 import os
@@ -28,21 +29,40 @@ _MASKED = (
     "e2scrub_reap.service",
     "fstrim.timer",
     "getty@tty1.service",  # there is no screen, only the serial console
-    # Each unit costs about half a second under TCG, and no test here is about these.
+    # Each unit costs half a second to two under TCG, and no test here is about these.
     "dev-hugepages.mount",
     "dev-mqueue.mount",
+    "modprobe@configfs.service",
     "modprobe@drm.service",
     "modprobe@efi_pstore.service",
     "modprobe@fuse.service",
     "proc-sys-fs-binfmt_misc.automount",
     "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
     "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount",
     "systemd-binfmt.service",
     "systemd-hostnamed.socket",
     "systemd-initctl.socket",
+    "systemd-journal-flush.service",
+    "systemd-modules-load.service",
     "systemd-pstore.service",
+    "systemd-random-seed.service",
+    "systemd-sysctl.service",
     "systemd-sysext.socket",
+    "systemd-udev-load-credentials.service",
+)
+# Each is a process, a tenth of a second under TCG even where it finds nothing to generate, as these do.
+_NO_GENERATORS = (
+    "debug",
+    "hibernate-resume",
+    "integritysetup",
+    "rc-local",
+    "run",
+    "ssh",
+    "system-update",
+    "sysv",
+    "veritysetup",
 )
 _FILES = {
     "etc/hostname": "guest\n",
@@ -51,10 +71,12 @@ _FILES = {
     "etc/machine-id": f"{MACHINE_ID}\n",
     "etc/fstab": "# the root is named on the kernel command line\n",
     "etc/initramfs-tools/conf.d/guests": "MODULES=most\n",
-    # Loading these takes a second under TCG, and nothing here uses them.
-    "etc/modprobe.d/guests.conf": "blacklist kvm_amd\nblacklist kvm_intel\nblacklist powernow_k8\n",
+    # Loading these takes a second under TCG, systemd's ip_tables often six, and nothing here uses them.
+    "etc/modprobe.d/guests.conf": "".join(
+        f"blacklist {module}\n" for module in ("ip_tables", "kvm_amd", "kvm_intel", "powernow_k8", "qemu_fw_cfg")
+    ),
 }
-DESCRIPTION = f"{LEFT_OUT} {_MASKED} {_FILES}"
+DESCRIPTION = f"{LEFT_OUT} {_MASKED} {_NO_GENERATORS} {_FILES}"
 
 
 def settle(root: str) -> None:
@@ -66,6 +88,10 @@ def settle(root: str) -> None:
             file.write(text)
     for unit in _MASKED:
         os.symlink("/dev/null", os.path.join(root, "etc/systemd/system", unit))
+    generators = os.path.join(root, "etc/systemd/system-generators")
+    os.makedirs(generators)
+    for name in _NO_GENERATORS:
+        os.symlink("/dev/null", os.path.join(generators, f"systemd-{name}-generator"))
     tty = os.path.join(root, "etc/systemd/system/getty.target.wants/getty@tty1.service")
     if os.path.lexists(tty):
         os.unlink(tty)

@@ -8,14 +8,13 @@ A tree is never changed after it was made: tests share it. What a test wants dif
 """
 
 import glob
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from guests import recipe
 from guests.agent import AGENT_FILES
-from guests.cache import cached, identity
+from guests.cache import cached, file_digest, identity
 from guests.chroot import Chroot
 from guests.guest_file import File
 from guests.places import BUILD
@@ -92,7 +91,7 @@ def variant(
 ) -> Tree:
     """A copy of `base` with packages installed, then files written, then shell commands run, then a new initramfs."""
     files = files or {}
-    digests = [f"{os.path.basename(deb)} {_digest(deb)}" for deb in debs]
+    digests = [f"{os.path.basename(deb)} {file_digest(deb)}" for deb in debs]
     described = [f"{path} {file.mode:o} {file.content!r}" for path, file in sorted(files.items())]
     text = "\n".join([base.identity, *digests, *described, *commands, f"initramfs={initramfs}"])
 
@@ -115,8 +114,3 @@ def variant(
 def copy_tree(tree: Tree, path: str) -> None:
     """A copy that may be changed: owners, modes, times, links and attributes as in the original."""
     run(["cp", "-a", "--reflink=auto", tree.path, path], timeout=COPY_SECONDS)
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -87,6 +87,21 @@ def _serve(descriptor: int) -> None:
         os.close(descriptor)
 
 
+def test_the_agent_waits_for_a_port_that_has_no_name_yet(tmp_path: Path) -> None:
+    """The kernel makes a port first, and gives it a name when the host has told it."""
+    for port in ("vport0p1", "vport0p2"):
+        (tmp_path / port).mkdir()
+    (tmp_path / "vport0p1/name").write_text("another\n")
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(guest_agent.port(str(tmp_path))), daemon=True)
+    thread.start()
+    thread.join(3 * guest_agent.PAUSE)
+    assert thread.is_alive()
+    (tmp_path / "vport0p2/name").write_text("org.keyquorum.guests.agent\n")
+    thread.join(20)
+    assert found == ["/dev/vport0p2"]
+
+
 def test_agent_silence_shows_the_console() -> None:
     host, guest = socket.socketpair()
     agent = Agent(host, lambda: "Kernel panic")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
 import sys
 
 import pytest
@@ -21,6 +22,8 @@ from keyquorum.initramfs import modules
 from vectors.test_hpke_vectors import archive_of
 
 ALL_KINDS = frozenset(modules._FOR_KIND)
+ENCLAVE = frozenset({"enclave"})
+PLAIN_KINDS = ALL_KINDS - ENCLAVE  # an enclave's image has `cryptography` in it, and what that imports (decision 0054)
 
 # Of the standard library, as files (built-in and frozen modules cost nothing). Python's own start brings in encodings.
 STANDARD = {
@@ -61,39 +64,62 @@ def words(text: str) -> frozenset[str]:
 
 # Of ours: what every boot loads, and what measuring and each kind of holder add.
 CORE = words("""
-    envelope envelope.dsse envelope.hpke envelope.wrapping errors holders holders.contract linux linux.answers
+    deadline envelope envelope.dsse envelope.hpke envelope.wrapping errors holders holders.contract linux linux.answers
     linux.block linux.boot_record linux.cryptsetup linux.disk_reader linux.fragment_disk linux.pipes
     linux.private_header linux.prompt linux.prompt_withdrawal linux.run linux.uevents mailbox model model.anchor
     model.fields model.fragment model.fragment_disk model.header model.report model.strict_json model.token model.tree
     model.volume_set native native.crypto native.io_uring native.libc native.library native.sodium process record
     secret settings sharing sharing.additive_fft sharing.commitment sharing.field sharing.shamir sharing.tree speech
     unlock unlock.arguments unlock.check_fragment unlock.gather unlock.linger unlock.main unlock.open_volume
-    unlock.proxy unlock.reconstruct unlock.telling unlock.verified_set
+    unlock.proxy unlock.reconstruct unlock.standby unlock.telling unlock.verified_set
 """)
 TPM2 = words(
     "linux.tpm_device tpm2 tpm2.banks tpm2.client tpm2.commands tpm2.public tpm2.response_error tpm2.session tpm2.wire"
 )
 MEASUREMENT = TPM2 | words("linux.measurement_log tpm2.measurement")
+_TPM_KIND = TPM2 | words("""
+    evidence evidence.event_log holders.tpm holders.tpm_facts holders.tpm_pin holders.tpm_refusal
+    holders.tpm_signatures holders.tpm_where linux.measurement_log linux.pcr_signature_files linux.platform_facts model.holder_options
+    native.oaep tpm2.codes tpm2.pcr_signature tpm2.policy
+""")
 OF_KIND = {
     "disk": words("holders.disk"),
-    "tpm": TPM2
-    | words("""
-        evidence evidence.event_log holders.tpm holders.tpm_facts holders.tpm_pin holders.tpm_refusal
-        holders.tpm_signatures holders.tpm_where linux.measurement_log linux.pcr_signature_files linux.platform_facts model.holder_options
-        native.oaep tpm2.codes tpm2.pcr_signature tpm2.policy
-    """),
+    "tpm": _TPM_KIND,
     "pkcs11": words("""
         envelope.identity_wrapping holders.pkcs11 holders.pkcs11_agreement holders.pkcs11_token model.pkcs11_key
         model.pkcs11_uri native.cryptoki native.cryptoki_abi
     """),
     "passphrase": words("envelope.identity_wrapping holders.passphrase"),
+    "custodian": _TPM_KIND
+    | words("""
+        envelope.one_time_key evidence.binding holders.custodian holders.custodian_answer holders.custodian_call
+        holders.custodian_exchange
+        holders.custodian_where linux.atomic_file linux.boot_network linux.resolve linux.tls_connection model.fragment_name
+        model.http_answer model.machine_identity model.message_fields model.network_address model.release_messages
+        native.tls native.tls_library tpm2.attestation unlock.remote
+    """),
     "sheet": words("holders.sheet model.sheet_text"),
 }
+# An enclave's: to ask it, and, imported when it is asked, to judge it. All of `evidence` is pinned by what judging loads.
+OF_KIND["enclave"] = OF_KIND["custodian"] | words("""
+    evidence.bundle evidence.cbor evidence.certificate evidence.certificates evidence.chain_checks evidence.checks
+    evidence.der evidence.distinguished_name evidence.enclave_binding evidence.hcl_appraisal evidence.hcl_policy
+    evidence.hcl_report evidence.instants evidence.intel_appraisal evidence.intel_body evidence.intel_bundle evidence.intel_certificates
+    evidence.intel_checks evidence.intel_collateral evidence.intel_quote evidence.intel_reference
+    evidence.intel_signature evidence.intel_standing evidence.intel_tcb evidence.intel_verify evidence.nitro_appraisal
+    evidence.nitro_document evidence.nitro_policy evidence.reference_values evidence.result evidence.signed_policy
+    evidence.snp_appraisal evidence.snp_certificates evidence.snp_chain evidence.snp_checks evidence.snp_policy
+    evidence.snp_report evidence.snp_verify evidence.tpm_appraisal evidence.tpm_attest evidence.tpm_checks
+    evidence.tpm_log evidence.tpm_public evidence.tpm_quote evidence.tpm_signature evidence.tpm_wire evidence.trial
+    evidence.wanted holders.enclave holders.enclave_proof holders.enclave_where linux.collateral_store
+    model.enclave_messages
+""")
 
 # Imports in functions of boot modules that no boot reaches: sealing is enrolment's, a journal is a running system's.
 NOT_REACHED = {
     ("keyquorum.holders.pkcs11", "keyquorum.holders.pkcs11_sealing"),
     ("keyquorum.holders.sheet", "keyquorum.holders.sheet_print"),
+    ("keyquorum.holders.custodian", "keyquorum.holders.custodian_enrolment"),
     ("keyquorum.holders.tpm", "keyquorum.holders.tpm_enrolment"),
     ("keyquorum.unlock.telling", "keyquorum.linux.journal"),
     ("keyquorum.unlock.telling", "keyquorum.model.journal_entry"),
@@ -114,7 +140,7 @@ def standard(names: set[str]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def everything() -> set[str]:
-    return loaded(ALL_KINDS, measure=True)
+    return loaded(PLAIN_KINDS, measure=True)
 
 
 def test_the_kinds_are_all_there() -> None:
@@ -148,7 +174,7 @@ def test_the_standard_library_here(everything: set[str]) -> None:
 def test_the_standard_library_of_debian_13() -> None:
     script = (
         "import json, sys; from keyquorum.initramfs import modules;"
-        "names = [m.name for m in modules.needed(frozenset(modules._FOR_KIND), measure=True)];"
+        "names = [m.name for m in modules.needed(frozenset(modules._FOR_KIND) - {'enclave'}, measure=True)];"
         "print(json.dumps([sys.version_info[:2], names]))"
     )
     chroot = Chroot(root_tree("trixie").path)
@@ -160,12 +186,26 @@ def test_the_standard_library_of_debian_13() -> None:
     version, names = json.loads(chroot.run(["python3", "-c", unpack + script], data=archive_of({})))
     assert version == [3, 13]
     check_standard(set(names), (3, 13))
-    assert ours(set(names)) == CORE.union(MEASUREMENT, *OF_KIND.values())
+    assert ours(set(names)) == CORE.union(MEASUREMENT, *(OF_KIND[kind] for kind in PLAIN_KINDS))
 
 
 def test_what_never_comes_in(everything: set[str]) -> None:
     assert not FORBIDDEN & {name.split(".")[0] for name in everything}
     assert not any(name.split(".")[1:2] in (["enroll"], ["cli"], ["daemon"], ["custodian"]) for name in everything)
+
+
+def test_an_enclave_is_judged_by_what_is_imported_when_it_is_asked() -> None:
+    """Whoever only loads the holder loads none of it: a boot that has its quorum elsewhere pays nothing."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import keyquorum.holders.enclave, keyquorum.unlock.main;"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, f"{ROOT}/agent"], capture_output=True, text=True, check=True
+    )
+    names = done.stdout.split()
+    assert "keyquorum.holders.enclave_where" in names
+    assert not {"keyquorum.holders.enclave_proof", "keyquorum.evidence.trial", "cryptography"} & set(names)
 
 
 def imports_of_boot(everything: set[str]) -> list[Import]:
@@ -208,6 +248,16 @@ def test_no_codec_is_looked_up(everything: set[str]) -> None:
         for node in ast.walk(tree(package()[name])):
             if isinstance(node, ast.Call):
                 assert not codecs_of(node), f"{name}:{node.lineno}"
+
+
+def test_the_codecs_that_judging_an_enclave_looks_up_are_in_its_image() -> None:
+    names, looked_up = loaded(ENCLAVE), set[str]()
+    for name in sorted(names & set(package())):
+        for node in ast.walk(tree(package()[name])):
+            if isinstance(node, ast.Call):
+                looked_up |= {codec for codec in codecs_of(node) if codec.startswith("utf-16")}
+    assert {f"encodings.{codec.replace('-', '_')}" for codec in looked_up} <= names
+    assert "utf-16-be" in looked_up, "no longer needed in the image"
 
 
 def test_the_list_is_made_by_a_clean_interpreter() -> None:

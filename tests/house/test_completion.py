@@ -54,9 +54,22 @@ def test_verbs(script: Path) -> None:
 def test_actions(script: Path) -> None:
     assert completed(script, "keyquorum holder ") == {"init-disk", "list-disk", "--help"}
     assert completed(script, "keyquorum policy c") == {"check"}
+    assert completed(script, "keyquorum attest policy ") == {"check", "sign", "--help"}
 
 
-@pytest.mark.parametrize("verb", [*(verb for verb in VERBS if verb not in {"holder", "policy"}), "holder init-disk"])
+PARENTS = {"holder", "policy", "attest", "machine", "custodian", "log"}  # verbs with actions
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *(verb for verb in VERBS if verb not in PARENTS),
+        "holder init-disk",
+        "attest verify",
+        "machine enroll",
+        "log verify",
+    ],
+)
 def test_options_are_those_of_the_help(script: Path, verb: str) -> None:
     command = [sys.executable, "-m", "keyquorum.cli.main", *verb.split(), "--help"]
     environment = {"PYTHONPATH": str(REPOSITORY / "agent")}

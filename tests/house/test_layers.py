@@ -11,7 +11,19 @@ from house.sources import imports_of, modules, python_files, tree
 
 # Each layer may import itself and those above it in this list. Modules of one file are named, folders too.
 LAYERS = (
-    ("errors", "record", "secret", "native", "mailbox", "settings", "speech", "process", "model", "sharing"),
+    (
+        "errors",
+        "record",
+        "secret",
+        "native",
+        "mailbox",
+        "deadline",
+        "settings",
+        "speech",
+        "process",
+        "model",
+        "sharing",
+    ),
     ("envelope", "evidence"),
     ("holders", "linux", "tpm2"),
     ("enroll", "unlock", "initramfs", "rotate"),
@@ -19,7 +31,7 @@ LAYERS = (
     ("cli",),
 )
 RUNNER = "keyquorum.linux.run"
-FORKER = "keyquorum.unlock.linger"
+FORKER = "keyquorum.unlock.standby"
 STARTERS = (
     *(f"os.{name}" for name in ("system", "popen", "posix_spawn", "posix_spawnp", "startfile")),
     *(f"os.{how}{what}" for how in ("exec", "spawn") for what in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")),

@@ -18,7 +18,7 @@ CORES = (
         f"keyquorum.custodian.{name}"
         for name in (
             *("merkle", "note", "checkpoint", "entry", "receipt", "log_check"),
-            *("verdict", "approval", "policy_format", "release_policy"),
+            *("verdict", "approval", "policy_format", "release_policy", "appraisal"),
         )
     ),
     "keyquorum.errors",

@@ -15,8 +15,17 @@ MOST_LINES_OF_A_FUNCTION = 50
 VAGUE_NAMES = frozenset({"util", "utils", "helper", "helpers", "misc", "common", "tools2", "stuff", "lib"})
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 
-# The edges of processes, and of the thread that asks one holder: what nobody expected is reported there.
-EDGES = frozenset({"keyquorum.process", "keyquorum.unlock.gather"})
+# The edges of processes (one watches on after a fault), of the thread that asks one holder and of the one that serves one connection: what nobody
+# expected is reported there.
+EDGES = frozenset(
+    {
+        "keyquorum.process",
+        "keyquorum.unlock.gather",
+        "keyquorum.unlock.linger",
+        "keyquorum.custodian.connection",
+        "keyquorum.custodian.chores",
+    }
+)
 BROAD = ("Exception", "BaseException")
 
 ALL_PYTHON = python_files("agent", "tests", "packaging")

@@ -2,6 +2,7 @@
 """What installing, upgrading, removing and purging do to a real Debian, with its own dpkg and update-initramfs."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,38 @@ def test_purging_leaves_nothing_when_nothing_is_enrolled(system: Chroot, package
     before = images(system)
     system.install([str(package)])
     system.write("/etc/keyquorum/owner.key", File(b"x", 0o600))
+    system.write("/var/lib/keyquorum/collateral/ask.pem", File(b"x"))
+    system.write("/var/lib/systemd/timers/stamp-keyquorum-renew.timer", File(b""))
+    system.run(["systemctl", "enable", "keyquorum-custodian.service"])
     system.run(["dpkg", "--purge", "keyquorum"])
     assert left(system) == []
     assert images(system) == before
+
+
+@pytest.mark.parametrize("way", ["by the settings", "by a link"])
+def test_anchors_elsewhere_count_as_well(system: Chroot, package: Path, way: str) -> None:
+    """dpkg takes the settings away before a purge; what the owner needs is kept all the same."""
+    shutil.rmtree(system.host_path("/etc/keyquorum"), ignore_errors=True)
+    system.install([str(package)])
+    system.write("/etc/keyquorum/owner.key", File(b"x", 0o600))
+    if way == "by the settings":
+        system.write("/etc/keyquorum/keyquorum.conf", File(b"  volumes = /srv/anchors  # on another disk\n"))
+    else:
+        os.symlink("../../srv/anchors", system.host_path("/etc/keyquorum/volumes"))
+    system.write(f"/srv/anchors/{os.path.basename(ANCHOR)}", File(b"{}"))
+    system.run(["dpkg", "--remove", "keyquorum"])
+    system.run(["dpkg", "--purge", "keyquorum"])
+    assert system.read("/etc/keyquorum/owner.key") == b"x"
+    shutil.rmtree(system.host_path("/srv/anchors"))
+    system.install([str(package)])
+    system.run(["dpkg", "--purge", "keyquorum"])
+    assert left(system) == [], "once nothing is enrolled, nothing is kept"
+
+
+def test_what_a_custodian_holds_for_others_is_not_purged(system: Chroot, package: Path) -> None:
+    held = "/var/lib/keyquorum-custodian/custodian.toml"
+    system.install([str(package)])
+    system.write(held, File(b"version = 1\n", 0o600))
+    system.run(["dpkg", "--purge", "keyquorum"])
+    assert system.read(held) == b"version = 1\n"
+    shutil.rmtree(system.host_path(os.path.dirname(held)))

@@ -27,6 +27,7 @@ CODES = {
     errors.TryAgainError: 5,
     errors.HolderError: 1,
     errors.UnavailableError: 1,
+    errors.WaitingError: 1,
     errors.RefusedError: 1,
 }
 

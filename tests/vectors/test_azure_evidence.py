@@ -15,26 +15,41 @@ from typing import Any
 import pytest
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import hcl_appraisal, hcl_policy, hcl_report, snp_certificates, snp_policy, snp_report
-from keyquorum.evidence.hcl_appraisal import HclChallenge, HclEvidence, HclPolicies
-from keyquorum.evidence.reference_values import REFERENCE_TYPE, SignedPolicy
+from keyquorum.evidence import (
+    hcl_appraisal,
+    hcl_policy,
+    hcl_report,
+    intel_quote,
+    snp_certificates,
+    snp_policy,
+    snp_report,
+)
+from keyquorum.evidence.hcl_appraisal import ON_SNP, ON_TDX, HclChallenge, HclEvidence, HclPolicies, SnpBase
+from keyquorum.evidence.intel_reference import MEASUREMENTS
+from keyquorum.evidence.intel_verify import IntelTrust
+from keyquorum.evidence.reference_values import REFERENCE_TYPE
 from keyquorum.evidence.result import AttestationResult, Status, parse, serialise
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.evidence.snp_certificates import AMD
 from keyquorum.evidence.snp_chain import SnpTrust
 from keyquorum.evidence.tpm_attest import parse as parse_quote
 from keyquorum.evidence.tpm_quote import QuoteEvidence
 from unit.evidence import tpm_maker
+from unit.evidence.intel_maker import policy, signed_policy
 from unit.evidence.snp_maker import GUEST, PLATFORM, policy_table
 from unit.evidence.tpm_maker import OWNER, signed, sized, u16
+from vectors.test_intel_evidence import CASES, collateral
 
 Vectors = Callable[[str], Path]
 NOW = 1_780_272_000  # 2026-06-01, at which MANIFEST.json has its verdicts
+THEN = 1_752_105_600  # 2025-07-10, when the collateral of the trust domain was in force
 SNP, TOOLING, TDX = "azure-vtpm/trustee-az-snp", "azure-vtpm/azure-cvm-tooling", "azure-vtpm/trustee-az-tdx"
+OPEN = ("INTEL-SA-00960", "INTEL-SA-00982", "INTEL-SA-00986")  # advisories of that platform's level
 # How the verdict begins, and the first failed check; "" is trusted
 VERDICTS = {
     f"{SNP}/hcl-report.bin": ("crypto ok", ""),
     f"{SNP}/evidence-genoa.json": ("crypto ok", ""),
-    f"{TDX}/hcl-report.bin": ("crypto ok", "hcl.report.kind"),  # evidence of TDX is not read here
+    f"{TDX}/hcl-report.bin": ("crypto ok", ""),
     f"{TOOLING}/hcl-report-snp.bin": ("refuse: report signature", "snp.certificate.chip"),
 }
 SETUP = {"version": 1, "name": "azure", "serial": 3, "issued": 0, "expires": 1 << 40}
@@ -59,6 +74,9 @@ def _bytes(value: Any) -> bytes:
 
 class Machine:
     """A machine of the manifest, and policies that know it."""
+
+    now: int = NOW
+    base: SnpBase | IntelTrust = SnpBase(trust=SnpTrust(anchors=AMD))
 
     def __init__(self, vectors: Vectors, name: str) -> None:
         path = vectors(f"attest/{name}")
@@ -102,21 +120,71 @@ class Machine:
         rules = {str(pcr): "unjudged" if pcr in {16, 23} else [value.hex()] for pcr, value in self.quote.pcrs.items()}
         changes = {"log": None, "firmware": None, "issued": 0, "expires": 1 << 40}
         tables = {
-            snp_policy.REFERENCE_TYPE: self.snp_policy() if self.report[32] in {2, 3} else policy_table(),
             hcl_policy.REFERENCE_TYPE: SETUP | setup,
             REFERENCE_TYPE: tpm_maker.policy_table(rules, **changes),
         }
-        snp, machine, tpm = (
+        machine, tpm = (
             SignedPolicy(envelope=signed(table, OWNER, kind), signers=(OWNER.public,)) for kind, table in tables.items()
         )
-        return HclPolicies(snp=snp, machine=machine, tpm=tpm)
+        return HclPolicies(hardware=self.hardware(), machine=machine, tpm=tpm)
+
+    def hardware(self) -> SignedPolicy:
+        table = self.snp_policy() if self.report[32] in {2, 3} else policy_table()
+        return SignedPolicy(envelope=signed(table, OWNER, snp_policy.REFERENCE_TYPE), signers=(OWNER.public,))
+
+    def sent(self) -> HclEvidence:
+        return HclEvidence(report=self.report, certificates=self.certificates, quote=self.quote)
 
     def appraise(self, challenge: HclChallenge | None = None, **setup: Any) -> AttestationResult:
-        evidence = HclEvidence(report=self.report, certificates=self.certificates, quote=self.quote)
         asked = challenge or HclChallenge(extra_data=self.nonce, min_nonce=len(self.nonce))
-        result, clock = hcl_appraisal.appraise(evidence, asked, SnpTrust(anchors=AMD), self.policies(**setup), NOW)
-        assert (clock is not None) == (result.status == Status.TRUSTED)
+        result, remembered = hcl_appraisal.appraise(self.sent(), asked, self.base, self.policies(**setup), self.now)
+        assert (remembered is not None) == (result.status == Status.TRUSTED)
         return result
+
+
+class Domain(Machine):
+    """Trustee's machine in a trust domain: its paravisor's quote, and the collateral that was in force."""
+
+    now, base = THEN, IntelTrust()
+
+    def __init__(self, vectors: Vectors, form: str = "hcl-report.bin") -> None:
+        path = vectors(f"attest/{TDX}/{form}")
+        if form.endswith(".json"):
+            table = read(path)
+            self.report, self.td_quote = (unpacked(table[name]) for name in ("hcl_report", "td_quote"))
+            self.quote = quote(table["tpm_quote"])
+        else:
+            self.report, self.td_quote = path.read_bytes(), vectors(f"attest/{TDX}/td-quote.bin").read_bytes()
+            self.quote = quote(read(vectors(f"attest/{TDX}/tpm-quote-v1.json")))
+        self.collateral = collateral(vectors, CASES["azure"].collateral)
+        self.nonce = parse_quote(self.quote.attest, "quote").extra_data
+        self.tdx: dict[str, Any] = {"sept-ve-disable": "any"}
+
+    def sent(self) -> HclEvidence:
+        return HclEvidence(report=self.report, quote=self.quote, td_quote=self.td_quote, collateral=self.collateral)
+
+    def hardware(self) -> SignedPolicy:
+        """Take what the paravisor is, and the standing that its platform had, by name."""
+        body = intel_quote.parse(self.td_quote).body
+        rules = {"xfam": None} | {name: [getattr(body, name).hex()] for name in MEASUREMENTS}
+        until = self.now + 1
+        tcb = {"statuses": {"OutOfDate": until}, "advisories": dict.fromkeys(OPEN, until), "evaluation": 0}
+        table = policy(
+            "tdx", rules, issued=0, expires=until, platforms={"allowed": None, "denied": []}, tcb=tcb
+        )  # fmt: skip
+        table["td"]["attributes"] |= self.tdx
+        return signed_policy(table)
+
+
+def unpacked(value: Any) -> bytes:
+    """Read bytes as trustee stores them: a list of numbers, or base64url without its padding."""
+    if isinstance(value, str):
+        return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
+    return bytes(value)
+
+
+def machine_of(vectors: Vectors, name: str) -> Machine:
+    return Domain(vectors) if name.startswith(TDX) else Machine(vectors, name)
 
 
 def names(result: AttestationResult) -> list[str]:
@@ -133,14 +201,14 @@ def test_every_entry_of_the_manifest_has_its_verdict_here(vectors: Vectors) -> N
 
 @pytest.mark.parametrize("name", VERDICTS)
 def test_verdicts(vectors: Vectors, name: str) -> None:
-    result = Machine(vectors, name).appraise()
+    result = machine_of(vectors, name).appraise()
     assert names(result)[:1] == [VERDICTS[name][1]] * bool(VERDICTS[name][1]), result.reason
     assert (result.status == Status.TRUSTED) == (VERDICTS[name][1] == "")
     if result.status == Status.TRUSTED:
-        assert {check.name for check in result.checks} >= hcl_appraisal.REQUIRED
-        assert {"snp.policy.name", "hcl.policy.name", "tpm.policy.name", "snp.measurement", "tpm.ak"} <= set(
-            result.claims
-        )
+        technology, measurement = (ON_TDX, "tdx.mrtd") if name.startswith(TDX) else (ON_SNP, "snp.measurement")
+        assert result.technology == technology
+        assert {check.name for check in result.checks} >= hcl_appraisal.REQUIRED[technology]
+        assert {"hcl.policy.name", "tpm.policy.name", measurement, "tpm.ak"} <= set(result.claims)
         assert parse(serialise(result)) == result
 
 
@@ -152,14 +220,43 @@ def test_the_certificate_of_another_chip(vectors: Vectors) -> None:
     ]
 
 
+@pytest.mark.parametrize("form", ["evidence-v0.json", "evidence-v1.json"])
+def test_the_stored_forms_of_a_machine_in_a_trust_domain(vectors: Vectors, form: str) -> None:
+    result = Domain(vectors, form).appraise()
+    assert result.status == Status.TRUSTED, result.reason
+
+
+def test_a_trust_domain_of_a_paravisor_needs_a_policy_of_its_own(vectors: Vectors) -> None:
+    domain = Domain(vectors)
+    domain.tdx = {}
+    assert names(domain.appraise()) == ["tdx.attributes.sept-ve-disable"]
+
+
+def test_the_quote_of_another_trust_domain_does_not_vouch_for_this_machine(vectors: Vectors) -> None:
+    domain = Domain(vectors)
+    domain.td_quote = vectors(f"attest/{CASES['cos-113'].path}").read_bytes()
+    assert "intel.quote.report-data" in names(domain.appraise())
+    domain = Domain(vectors)
+    domain.report = domain.report.replace(b'"secure-boot":true', b'"secure-boot":null')
+    assert names(domain.appraise()) == ["intel.quote.report-data"]
+
+
+def test_a_standing_that_no_policy_takes_refuses(vectors: Vectors) -> None:
+    domain = Domain(vectors)
+    domain.now += 86400 * 60
+    refused = set(names(domain.appraise()))
+    assert {"intel.tcb-info.current", "intel.qe-identity.current"} <= refused
+    domain = Domain(vectors)
+    domain.base = IntelTrust(evaluation=99)
+    assert names(domain.appraise()) == ["intel.tcb-info.floor", "intel.qe-identity.floor"]
+
+
 def test_the_three_stored_forms_of_one_machine(vectors: Vectors) -> None:
     for version in ("v1", "v2"):
         table = read(vectors(f"attest/{SNP}/evidence-{version}.json"))
         machine = Machine(vectors, f"{SNP}/hcl-report.bin")
-        text = table["hcl_report"]
-        machine.report = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        leaf = table["vcek"]
-        machine.certificates = (base64.urlsafe_b64decode(leaf + "=" * (-len(leaf) % 4)), *machine.certificates[1:])
+        machine.report = unpacked(table["hcl_report"])
+        machine.certificates = (unpacked(table["vcek"]), *machine.certificates[1:])
         machine.quote = quote(table["tpm_quote"])
         machine.nonce = parse_quote(machine.quote.attest, "quote").extra_data
         result = machine.appraise()

@@ -134,9 +134,27 @@ def test_x_wing(vectors: Callable[[str], Path], tmp_path: Path) -> None:
         of(json.loads(vectors(FILE).read_bytes()), hpke.X_WING)
     )
     assert (outcome["opened"], outcome["crowd"]) == (8, 255)
+    assert outcome["one_time"]["kem"] == hpke.X_WING
+    check_one_time(outcome["one_time"])
     if crypto.has_ml_kem():
         for vector in of(json.loads(vectors(FILE).read_bytes()), hpke.X_WING):
             hpke_check.check(vector)
+
+
+def check_one_time(made: dict[str, str]) -> None:
+    """The public half is that of the seed, in SubjectPublicKeyInfo of the right length and kind."""
+    spki, kem = bytes.fromhex(made["public"]), made["kem"]
+    beginning, size = {
+        hpke.X25519: ("302a300506032b656e032100", 32),
+        hpke.X_WING: ("308204d4300d060b2b0601040183e62d81c87a038204c100", 1184 + 32),
+    }[kem]
+    assert spki[:-size].hex() == beginning
+    with Identity.from_view(bytes.fromhex(made["seed"])) as identity:
+        assert Recipient.of(identity, kem).key_id == sodium.sha256(spki[-size:])[:16]
+
+
+def test_a_key_for_one_request_here() -> None:
+    check_one_time(hpke_check.one_time())
 
 
 _UNPACK_AND_RUN = """

@@ -281,7 +281,7 @@ def test_responses_of_intels_service_are_read_as_they_were_signed(vectors: Vecto
         name = "tcbInfo" if kind in {"TDX", "SGX"} else "enclaveIdentity"
         data, signature = intel_bundle.unwrap(response, name, file)
         signer = intel_certificates.load_chain(chain, INTEL_ROOTS, SIGNER, "signer")[0]
-        intel_signature.verify(signer.public_key(), signature, data, file)
+        intel_signature.verify(signer.key, signature, data, file)
         read = intel_collateral.parse_tcb_info if name == "tcbInfo" else intel_collateral.parse_identity
         assert read(data, file).issue.kind == kind
         for spoiled in (response[1:], response[:-1], response.replace(b'"signature"', b'"signatur"'), b"{}", b""):
@@ -329,7 +329,7 @@ def test_every_bit_of_the_part_that_is_signed_counts(vectors: Vectors) -> None:
 def test_every_bit_of_signed_collateral_counts(vectors: Vectors, name: str) -> None:
     given = collateral(vectors, CASES[name].collateral)
     assert given is not None
-    signer = intel_certificates.load_chain(given.tcb_info_chain, INTEL_ROOTS, SIGNER, "signer")[0].public_key()
+    signer = intel_certificates.load_chain(given.tcb_info_chain, INTEL_ROOTS, SIGNER, "signer")[0].key
     for data, signature in (
         (given.tcb_info, given.tcb_info_signature),
         (given.qe_identity, given.qe_identity_signature),

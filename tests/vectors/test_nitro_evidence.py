@@ -14,11 +14,18 @@ from typing import Any
 import pytest
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates, nitro_appraisal, nitro_document, nitro_policy, snp_certificates
+from keyquorum.evidence import (
+    certificate,
+    certificates,
+    nitro_appraisal,
+    nitro_document,
+    nitro_policy,
+    snp_certificates,
+)
 from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.nitro_appraisal import NitroChallenge
-from keyquorum.evidence.reference_values import SignedPolicy
 from keyquorum.evidence.result import AttestationResult, Status
+from keyquorum.evidence.signed_policy import SignedPolicy
 from unit.evidence.nitro_maker import TABLE
 from unit.evidence.tpm_maker import OWNER, signed
 
@@ -145,7 +152,7 @@ def test_no_flipped_bit_of_a_document_is_believed(vectors: Vectors, name: str) -
     """
     enclave = Enclave(vectors, name)
     assert not enclave.refused(enclave.data)
-    leaf = certificates.load(enclave.document.certificate, "leaf")
+    leaf = certificate.load(enclave.document.certificate, "leaf")
     in_certificates: set[int] = set()
     for one in (enclave.document.certificate, *enclave.document.bundle):
         start = enclave.data.index(one)
@@ -168,9 +175,9 @@ def test_no_flipped_bit_of_a_document_is_believed(vectors: Vectors, name: str) -
 def test_no_flipped_bit_of_the_certificate_is_believed(vectors: Vectors) -> None:
     """Each byte of the one that brings the key, by its own chain."""
     document = Enclave(vectors, GENUINE[0]).document
-    issuer = certificates.load(document.bundle[-1], "issuer")
+    issuer = certificate.load(document.bundle[-1], "issuer")
     for at in range(len(document.certificate)):
         data = document.certificate
         spoiled = data[:at] + bytes((data[at] ^ 1 << at % 8,)) + data[at + 1 :]
         with pytest.raises(TamperingError):
-            certificates.chain(certificates.load(spoiled, "leaf"), (), (issuer,), "the certificates")
+            certificates.chain(certificate.load(spoiled, "leaf"), (), (issuer,), "the certificates")

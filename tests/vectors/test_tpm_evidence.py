@@ -13,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates, event_log, tpm_appraisal, tpm_checks, tpm_keys, tpm_log, tpm_public
+from keyquorum.evidence import (
+    certificate,
+    certificates,
+    event_log,
+    tpm_appraisal,
+    tpm_checks,
+    tpm_keys,
+    tpm_log,
+    tpm_public,
+)
 from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.ek_certificate import EkTrust
-from keyquorum.evidence.reference_values import SignedPolicy
 from keyquorum.evidence.result import AttestationResult, Status
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.evidence.tpm_attest import ClockInfo
 from keyquorum.evidence.tpm_keys import Activation, KeyEvidence
 from keyquorum.evidence.tpm_quote import AttestationKey, Challenge, QuoteEvidence, verify
@@ -190,7 +198,7 @@ def test_two_bytes_are_no_nonce(vectors: Vectors) -> None:
 def ek_trust(vectors: Vectors, **changes: Any) -> EkTrust:
     folder = vectors(SELFMADE)
     root, issuer = (
-        certificates.load_bundle((folder / name).read_bytes(), name) for name in ("ek_root.pem", "ek_issuer.pem")
+        certificate.load_bundle((folder / name).read_bytes(), name) for name in ("ek_root.pem", "ek_issuer.pem")
     )
     return EkTrust(**({"roots": root, "intermediates": issuer} | changes))
 
@@ -208,8 +216,8 @@ def keys(vectors: Vectors, ak: str = "ak", **changes: Any) -> KeyEvidence:
 
 
 def der_of(path: Path) -> bytes:
-    (found,) = certificates.load_bundle(path.read_bytes(), path.name)
-    return found.public_bytes(Encoding.DER)
+    (found,) = certificate.load_bundle(path.read_bytes(), path.name)
+    return found.der
 
 
 CERTIFIED = 1_800_000_000  # 2027: the emulator's certificates were made in November 2026
@@ -329,7 +337,7 @@ def test_no_flipped_byte_of_a_genuine_certificate_surprises(vectors: Vectors, na
     trust = ek_trust(vectors)
     for spoiled in islice(flips(der_of(vectors(f"{GOOGLE}/{name}.pem"))), 0, None, 2):
         try:
-            found = certificates.load(spoiled, name)
+            found = certificate.load(spoiled, name)
         except TamperingError:
             continue
         with pytest.raises(TamperingError):

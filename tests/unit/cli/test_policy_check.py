@@ -16,7 +16,15 @@ import pytest
 from keyquorum.cli import policy as verb
 from keyquorum.errors import MalformedError, UsageError
 from keyquorum.model import policy
-from keyquorum.model.holder_options import READERS, DiskOptions, PassphraseOptions, Pkcs11Options, TpmOptions
+from keyquorum.model.holder_options import (
+    READERS,
+    CustodianOptions,
+    DiskOptions,
+    EnclaveOptions,
+    PassphraseOptions,
+    Pkcs11Options,
+    TpmOptions,
+)
 from keyquorum.model.policy import Rules
 from unit.model.test_policy_refusals import CASES, changed
 from unit.model.test_policy_warnings import CASES as WARNINGS
@@ -86,7 +94,7 @@ def test_the_page_names_every_key() -> None:
     assert {name for name in policy._PARTS if name not in {"holder", "group"}} <= set(
         re.findall(r"`\[?(\w+)\]?`", section(1))
     )
-    options = (DiskOptions, TpmOptions, Pkcs11Options, PassphraseOptions)
+    options = (DiskOptions, TpmOptions, Pkcs11Options, PassphraseOptions, CustodianOptions, EnclaveOptions)
     keys = set(re.findall(r"^\| (?:`\w+`)? ?\| `(\w+)` \|", section(3), re.MULTILINE))
     assert keys == {name for record in options for name in record._fields}
     assert set(READERS) == set(first_column(3))

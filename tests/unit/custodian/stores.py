@@ -10,13 +10,15 @@ from keyquorum.custodian import checkpoint, store
 from keyquorum.custodian.checkpoint import Verified
 from keyquorum.custodian.entry import Actor
 from keyquorum.custodian.store import Deposit, Machine, Store
+from keyquorum.custodian.store_deposits import Deposits
 from keyquorum.custodian.store_releases import Ask, Standing
 from keyquorum.custodian.verdict import Verdict
 from keyquorum.model.fragment_name import FragmentName
 from unit.custodian.notes import CHECK, FRAGMENT, LOG, NOW, ORIGIN
 
 OPERATOR = Actor(role="operator", name="anna", key="01" * 32)
-OWNER = Actor(role="owner", name="fleet", key="02" * 32)
+OWNER_KEY = b"\x02" * 32
+OWNER = Actor(role="owner", name="fleet", key=store.sha256(OWNER_KEY))
 WEB = Machine(name="web-1", client_key=b"\x01" * 32, attestation_key=b"ak of web-1")
 DB = Machine(name="db-1", client_key=b"\x02" * 32, attestation_key=b"ak of db-1")
 SEALED = b"sealed identity of epoch %d"
@@ -40,7 +42,9 @@ def a_store(directory: object) -> Store:
     made = store.found_store(os.path.join(str(directory), "custodian.db"), ORIGIN, OPERATOR, NOW)
     made.enrol_machine(WEB, OPERATOR, NOW)
     made.enrol_machine(DB, OPERATOR, NOW)
-    made.deposit(offer(), OWNER, NOW)
+    for machine in (WEB, DB):
+        made._database.execute("INSERT INTO owner (machine, key) VALUES (?, ?)", (machine.name, OWNER_KEY))
+    Deposits(made).deposit(offer(), OWNER, NOW)
     return made
 
 

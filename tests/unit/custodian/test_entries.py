@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -177,3 +178,27 @@ def test_a_forked_log_is_caught() -> None:
 
 def test_findings_have_an_end() -> None:
     assert len(log_check.examine([b"x"] * 300).findings) == log_check.MAX_FINDINGS
+
+
+def test_what_is_remembered_of_checks_changes_no_byte_of_an_entry() -> None:
+    """Also for checks that are equal but for one word, and the second time."""
+    found = an_entry(3)
+    made = [
+        found,
+        replace(found, checks=(*found.checks, *(check._replace(actual='ä \\ " other') for check in found.checks))),
+    ]
+    for one in (*made, *made):
+        table = strict_json.parse(one.serialise(), "", 1 << 20, TamperingError)
+        assert one.serialise() == strict_json.serialise(table)
+        assert table["checks"] == [check._asdict() for check in one.checks]
+        assert entry.parse(one.serialise()) == one
+
+
+@pytest.mark.parametrize("wrong", [{"actual": ""}, {"expected": "\x1b"}, {"name": "No Name"}, {"spec": "x" * 257}])
+def test_an_entry_with_a_check_that_nobody_reads_is_not_written(wrong: dict[str, Any]) -> None:
+    found = an_entry(3)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="checks"):
+            replace(found, checks=(*found.checks, found.checks[0]._replace(**wrong))).serialise()
+    with pytest.raises(ValueError, match="64"):
+        replace(found, checks=found.checks[:1] * 65).serialise()

@@ -9,11 +9,13 @@ import zoneinfo
 from keyquorum.custodian import approval, merkle, policy_format, release_policy, store
 from keyquorum.custodian.approval import Approval, Pending
 from keyquorum.custodian.entry import Actor
-from keyquorum.custodian.release_policy import Request, SignedPolicy
+from keyquorum.custodian.release_policy import Request
 from keyquorum.custodian.store import Deposit, Store
+from keyquorum.custodian.store_deposits import Deposits
 from keyquorum.custodian.store_releases import Answer, Releases, Standing
 from keyquorum.custodian.verdict import Verdict
 from keyquorum.envelope.signing import Owner
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.model import strict_json
 from unit.custodian.notes import LOG, ORIGIN, private
 from unit.custodian.stores import OWNER, asking, epoch
@@ -41,7 +43,7 @@ def ask(made: Store, at: int) -> Answer:
             pending=waiting,
             approvals=standing.approvals,
         )
-        policy = SignedPolicy(envelope=deposit.policy, owners=(VOLUME_OWNER.public,))
+        policy = SignedPolicy(envelope=deposit.policy, signers=(VOLUME_OWNER.public,))
         return release_policy.decide(policy, request, zoneinfo.ZoneInfo)
 
     return Releases(made).decide(asking(fragment=epoch(4)), at, judge)
@@ -59,7 +61,7 @@ def test_from_the_question_to_the_fragment(tmp_path: object) -> None:
     made = empty_store(tmp_path)
     payload = policy_format.payload_of(tomllib.loads(TOML))
     policy = strict_json.serialise(VOLUME_OWNER.sign(policy_format.POLICY_TYPE, payload))
-    made.deposit(Deposit(fragment=epoch(4), machine="web-1", sealed=b"sealed", policy=policy), OWNER, NOW)
+    Deposits(made).deposit(Deposit(fragment=epoch(4), machine="web-1", sealed=b"sealed", policy=policy), OWNER, NOW)
 
     waiting = ask(made, NOW)
     assert (waiting.entry.act, waiting.sealed, waiting.pending) == ("pending", b"", waiting.entry.number)

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from keyquorum.custodian import approval, policy_format, release_policy
 from keyquorum.custodian.approval import Approval, Pending
-from keyquorum.custodian.release_policy import Request, SignedPolicy
+from keyquorum.custodian.release_policy import Request
 from keyquorum.custodian.verdict import DENIED, PENDING, RELEASED, Verdict
 from keyquorum.envelope.signing import Owner
 from keyquorum.errors import MalformedError, TamperingError
 from keyquorum.evidence.result import Outcome
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.model import strict_json
 from unit.custodian.notes import FRAGMENT, private
 
@@ -57,7 +58,7 @@ FREE = TABLE | {"approvals": "any"}
 
 def signed(table: dict[str, Any], owner: Owner = OWNER, kind: str = policy_format.POLICY_TYPE) -> SignedPolicy:
     envelope = strict_json.serialise(owner.sign(kind, strict_json.serialise(table)))
-    return SignedPolicy(envelope=envelope, owners=(OWNER.public,))
+    return SignedPolicy(envelope=envelope, signers=(OWNER.public,))
 
 
 def answered(owner: Owner, operator: str, **changes: Any) -> bytes:
@@ -206,9 +207,9 @@ def test_when_and_whose_a_policy_counts() -> None:
     assert load(replace(signed(TABLE), lowest_serial=8)) == ["policy.serial"]
     assert load(signed(TABLE, STRANGER)) == ["policy.signature"]
     assert load(signed(TABLE, kind=approval.APPROVAL_TYPE)) == ["policy.signature"]
-    assert load(replace(signed(TABLE), owners=())) == ["policy.signature"]
+    assert load(replace(signed(TABLE), signers=())) == ["policy.signature"]
     for envelope in (b"", b"{}", b"x" * 100_000):
-        assert load(SignedPolicy(envelope=envelope, owners=(OWNER.public,))) == ["policy.signature"]
+        assert load(SignedPolicy(envelope=envelope, signers=(OWNER.public,))) == ["policy.signature"]
 
 
 @settings(deadline=None, max_examples=150)

@@ -8,12 +8,14 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from keyquorum.custodian import merkle, receipt, store
+from keyquorum.custodian import checkpoint, merkle, receipt, store, store_deposits
 from keyquorum.custodian.entry import Entry
 from keyquorum.custodian.store import Deposit, Machine, Store
+from keyquorum.custodian.store_deposits import Deposits
 from keyquorum.custodian.store_releases import NONCE_LIFE, UNSPENT_FOR_ONE, Answer, Releases, Standing
 from keyquorum.custodian.verdict import Verdict
 from keyquorum.errors import (
@@ -25,7 +27,7 @@ from keyquorum.errors import (
     UsageError,
 )
 from keyquorum.evidence.result import Outcome
-from unit.custodian.notes import CHECK, FRAGMENT, LOG, NOW, ORIGIN
+from unit.custodian.notes import CHECK, FRAGMENT, LOG, NOW, ORIGIN, WITNESSES
 from unit.custodian.stores import DB, OPERATOR, OWNER, SEALED, WEB, a_store, asking, epoch, judge, newest, offer
 
 NONCE = bytes(range(32))
@@ -119,21 +121,21 @@ def test_a_machine_has_its_key(made: Store) -> None:
 
 
 def test_epochs_only_go_forward(made: Store) -> None:
-    made.deposit(offer(epoch(4)), OWNER, NOW)
+    Deposits(made).deposit(offer(epoch(4)), OWNER, NOW)
     assert Releases(made).decide(asking(), NOW, judge()).sealed, "the old epoch opens until the owner gives it up (I6)"
     with pytest.raises(UsageError, match="epoch 3 is over"):
-        made.deposit(offer(FRAGMENT.with_(index=5)), OWNER, NOW)
-    made.retire(epoch(3), OWNER, NOW)
+        Deposits(made).deposit(offer(FRAGMENT.with_(index=5)), OWNER, NOW)
+    Deposits(made).retire(epoch(3), OWNER, NOW)
     assert failed(Releases(made).decide(asking(), NOW, judge())) == ["epoch", "deposit"]
     assert Releases(made).decide(asking(fragment=epoch(4)), NOW, judge()).sealed == SEALED % 4
-    made.retire(epoch(9), OWNER, NOW)
+    Deposits(made).retire(epoch(9), OWNER, NOW)
     with pytest.raises(UsageError, match="this set is at 10"):
-        made.deposit(offer(epoch(9)), OWNER, NOW)
-    made.deposit(offer(epoch(10)), OWNER, NOW)
+        Deposits(made).deposit(offer(epoch(9)), OWNER, NOW)
+    Deposits(made).deposit(offer(epoch(10)), OWNER, NOW)
 
 
 def test_what_is_retired_is_gone_from_the_file(made: Store, tmp_path: object) -> None:
-    made.retire(FRAGMENT, OWNER, NOW)
+    Deposits(made).retire(FRAGMENT, OWNER, NOW)
     made._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     for name in os.listdir(str(tmp_path)):
         with open(os.path.join(str(tmp_path), name), "rb") as file:
@@ -143,12 +145,12 @@ def test_what_is_retired_is_gone_from_the_file(made: Store, tmp_path: object) ->
 def test_what_is_not_taken(made: Store) -> None:
     before = made.log.size
     with pytest.raises(UsageError, match="deposited already"):
-        made.deposit(offer(), OWNER, NOW)
+        Deposits(made).deposit(offer(), OWNER, NOW)
     with pytest.raises(UsageError, match="no machine"):
-        made.deposit(offer(epoch(4), machine="ghost"), OWNER, NOW)
-    for wrong in (b"", bytes(store.MAX_SEALED + 1)):
+        Deposits(made).deposit(offer(epoch(4), machine="ghost"), OWNER, NOW)
+    for wrong in (b"", bytes(store_deposits.MAX_SEALED + 1)):
         with pytest.raises(MalformedError):
-            made.deposit(Deposit(fragment=epoch(4), machine="web-1", sealed=wrong, policy=b""), OWNER, NOW)
+            Deposits(made).deposit(Deposit(fragment=epoch(4), machine="web-1", sealed=wrong, policy=b""), OWNER, NOW)
     with pytest.raises(UsageError, match="has or had"):
         made.enrol_machine(replace(WEB, name="web-2"), OPERATOR, NOW)
     with pytest.raises(MalformedError):
@@ -166,7 +168,7 @@ def test_the_name_of_a_revoked_machine_is_not_given_again(made: Store) -> None:
     with pytest.raises(UsageError, match="has or had"):
         made.enrol_machine(replace(WEB, client_key=b"\x07" * 32), OPERATOR, NOW)
     with pytest.raises(UsageError, match="no machine"):
-        made.deposit(offer(epoch(4)), OWNER, NOW)
+        Deposits(made).deposit(offer(epoch(4)), OWNER, NOW)
     found = made.machine_of(WEB.client_key)
     assert found is not None
     assert found.revoked
@@ -361,3 +363,26 @@ def test_other_files_are_not_opened(tmp_path: object, made: Store) -> None:
     os.chmod(os.path.join(str(tmp_path), "custodian.db"), 0o640)
     with pytest.raises(UsageError, match="by others"):
         store.open_store(os.path.join(str(tmp_path), "custodian.db"))
+
+
+def test_a_snapshot_is_one_state_whatever_others_write(tmp_path: Path) -> None:
+    made = a_store(tmp_path)
+    other = store.open_store(str(tmp_path / "custodian.db"))
+    other.unsafe_without_witnesses()
+    with made.snapshot():
+        size = made.size
+        Releases(other).decide(asking(), NOW, judge())
+        assert (made.size, other.size) == (size, size + 1)
+    assert made.size == size + 1
+    with pytest.raises(ZeroDivisionError), made.snapshot():
+        raise ZeroDivisionError
+    assert Releases(made).decide(asking(), NOW, judge()).sealed, "a snapshot that failed is over"
+
+
+def test_a_checkpoint_with_fewer_cosignatures_replaces_none_with_more(made: Store) -> None:
+    bare = newest(made)
+    one = checkpoint.verify(checkpoint.cosign(bare, WITNESSES[0], NOW), LOG.key)
+    both = checkpoint.verify(checkpoint.cosign(one, WITNESSES[1], NOW), LOG.key)
+    for offered, kept in ((one, one), (bare, one), (both, both), (one, both)):
+        made.take_cosigned(offered)
+        assert made.newest_checkpoint() == kept.signed

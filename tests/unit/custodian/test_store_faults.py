@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ from keyquorum.custodian import checkpoint, log_check, merkle, store
 from keyquorum.custodian.checkpoint import Checkpoint, Verified
 from keyquorum.custodian.note import ED25519, NoteSigner
 from keyquorum.custodian.store import StaleStoreError, Store
+from keyquorum.custodian.store_deposits import Deposits
 from keyquorum.custodian.store_releases import Releases, Standing
 from keyquorum.custodian.verdict import Verdict
 from keyquorum.errors import KeyquorumError, TamperingError, TryAgainError, UsageError
@@ -186,7 +188,7 @@ def test_a_row_that_was_changed_releases_nothing(path: str, what: str) -> None:
         fragment = epoch(3)
         if what == "machine":
             fragment = fragment.with_(index=9)
-            found.deposit(offer(fragment, machine="db-1"), OWNER, NOW)
+            Deposits(found).deposit(offer(fragment, machine="db-1"), OWNER, NOW)
         found._database.execute(SPOILT[what])
         answer = Releases(found).decide(asking(fragment=fragment), NOW, judge())
         assert answer.sealed == b""
@@ -248,9 +250,9 @@ def test_a_backup_is_whole_and_as_secret(path: str) -> None:
 def forward(path: str) -> tuple[Verified, list[bytes]]:
     """A new epoch, the old one retired, a machine revoked, releases: return the checkpoint and all entries."""
     with opened(path) as found:
-        found.deposit(offer(epoch(4)), OWNER, NOW)
+        Deposits(found).deposit(offer(epoch(4)), OWNER, NOW)
         Releases(found).decide(asking(fragment=epoch(4)), NOW, judge())
-        found.retire(epoch(3), OWNER, NOW)
+        Deposits(found).retire(epoch(3), OWNER, NOW)
         found.revoke_machine("db-1", OPERATOR, NOW, "stolen")
         return newest(found), list(found.log.bodies())
 
@@ -268,6 +270,20 @@ def test_a_store_serves_only_what_witnesses_have_seen(path: str) -> None:
     with opened(path, current=False) as found:
         found.prove_current(seen)
         assert Releases(found).decide(asking(), NOW, judge()).sealed
+
+
+def test_no_descriptor_left_is_an_error_of_ours(path: str) -> None:
+    """Clients have as many connections as they may, and the store is opened anew: it is not there, and no fault."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        with pytest.raises(KeyquorumError, match="cannot be written or read"):
+            store.open_store(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    store.open_store(path).close()
 
 
 def test_an_old_backup_releases_nothing(path: str) -> None:
@@ -296,10 +312,29 @@ def test_an_old_backup_comes_forward_by_its_missing_entries(path: str) -> None:
         assert old._database.execute("SELECT count(*) FROM release").fetchone() == (1,)
         answer = Releases(old).decide(asking(fragment=epoch(4)), NOW, judge())
         assert answer.sealed == b"", "what was deposited after the backup is gone; its owner deposits it anew"
-        old.deposit(offer(epoch(4)), OWNER, NOW)
+        Deposits(old).deposit(offer(epoch(4)), OWNER, NOW)
         assert Releases(old).decide(asking(fragment=epoch(4)), NOW, judge()).sealed == SEALED % 4
         old.examine(LOG.key).demand()
     assert log_check.examine(entries, [seen]).findings == ()
+
+
+def test_what_was_replaced_since_an_old_backup_is_released_no_more(path: str) -> None:
+    """The backup has the policy that its owner replaced, and the missing entries have the new one as a hash only."""
+    shutil.copy(path, path + ".backup")
+    with opened(path) as found:
+        Deposits(found).replace(replace(offer(), policy=b"a stricter policy"), OWNER, NOW)
+        seen, missing = newest(found), found.entries(4)
+        assert Releases(found).decide(asking(), NOW, judge()).sealed
+    with opened(path + ".backup", current=False) as old:
+        old.catch_up(seen, missing)
+        answer = Releases(old).decide(asking(), NOW, judge())
+        assert answer.sealed == b""
+        assert answer.entry.checks[-1].actual == "not deposited"
+        with pytest.raises(UsageError, match="was replaced by entry"):
+            Deposits(old).deposit(offer(), OWNER, NOW)
+        Deposits(old).deposit(replace(offer(), policy=b"a stricter policy"), OWNER, NOW)
+        assert Releases(old).decide(asking(), NOW, judge()).sealed, "the owner deposits it anew"
+        old.examine(LOG.key).demand()
 
 
 def test_wrong_missing_entries_change_nothing(path: str) -> None:

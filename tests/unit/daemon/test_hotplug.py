@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from keyquorum.daemon.hotplug import DEVICE, MAPPING, meaning
@@ -37,3 +41,11 @@ def event(action: str, subsystem: str, name: str = "", **more: str) -> dict[str,
 )
 def test_meaning(said: dict[str, str], expected: str) -> None:
     assert meaning(said) == expected
+
+
+def test_only_the_netlink_part_of_pyroute2_is_loaded() -> None:
+    program = "import json, sys, keyquorum.daemon.hotplug; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
+    loaded = json.loads(done.stdout)
+    assert "pyroute2.netlink.uevent" in loaded
+    assert not {"pyroute2.iproute", "pyroute2.ndb", "pyroute2.netlink.rtnl"} & set(loaded)

@@ -20,8 +20,8 @@ from keyquorum.evidence import intel_appraisal, intel_certificates
 from keyquorum.evidence.intel_bundle import Collateral
 from keyquorum.evidence.intel_reference import INTEL_TYPE, MEASUREMENTS
 from keyquorum.evidence.intel_verify import IntelEvidence, IntelTrust
-from keyquorum.evidence.reference_values import SignedPolicy
 from keyquorum.evidence.result import AttestationResult
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.model import strict_json
 from unit.evidence.ca_maker import Authority, authority, usage
 from unit.evidence.tpm_maker import NOW, OWNER, private, signed

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyquorum.evidence import cbor, nitro_appraisal, nitro_policy
 from keyquorum.evidence.nitro_appraisal import NitroChallenge
-from keyquorum.evidence.reference_values import SignedPolicy
 from keyquorum.evidence.result import AttestationResult
+from keyquorum.evidence.signed_policy import SignedPolicy
 from unit.evidence.ca_maker import authority, name, usage
 from unit.evidence.tpm_maker import NONCE, NOW, OWNER, private, signed
 

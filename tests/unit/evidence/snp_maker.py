@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from keyquorum.evidence import snp_appraisal, snp_policy
-from keyquorum.evidence.certificates import Revocation, load_list
-from keyquorum.evidence.reference_values import SignedPolicy
+from keyquorum.evidence.certificate import load_list
+from keyquorum.evidence.certificates import Revocation
 from keyquorum.evidence.result import AttestationResult
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.evidence.snp_certificates import Anchor
 from keyquorum.evidence.snp_chain import SnpTrust
 from keyquorum.evidence.snp_verify import SnpChallenge, SnpEvidence
@@ -74,12 +75,13 @@ def certificate(
     key: Any,
     extensions: list[tuple[x509.ExtensionType, bool]],
     *,
+    start: dt.datetime = START,
     end: dt.datetime = END,
     serial: int = 65537,
     algorithm: hashes.HashAlgorithm | None = None,
     pss: bool = True,
 ) -> bytes:
-    builder = x509.CertificateBuilder(name(issuer), name(subject), key, serial, START, end)
+    builder = x509.CertificateBuilder(name(issuer), name(subject), key, serial, start, end)
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical)
     chosen = algorithm or hashes.SHA384()
@@ -262,12 +264,16 @@ def policy_table(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def revocation(*serials: int, signer: int = ARK, end: dt.datetime = END, demanded: bool = False) -> Revocation:
+def revocation(*serials: int, demanded: bool = False, **changes: Any) -> Revocation:
     """Return what a caller gives who has the list of Milan's root."""
+    return Revocation(lists=(load_list(revocation_list(*serials, **changes), "the list"),), demanded=demanded)
+
+
+def revocation_list(*serials: int, signer: int = ARK, end: dt.datetime = END) -> bytes:
+    """Return the list of Milan's root, in DER."""
     builder = x509.CertificateRevocationListBuilder().issuer_name(name("ARK-Milan"))
     builder = builder.last_update(START).next_update(end)
     for serial in serials:
         row = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(START).build()
         builder = builder.add_revoked_certificate(row)
-    made = builder.sign(rsa_key(signer), hashes.SHA384(), rsa_padding=PSS).public_bytes(Encoding.DER)
-    return Revocation(lists=(load_list(made, "the list"),), demanded=demanded)
+    return builder.sign(rsa_key(signer), hashes.SHA384(), rsa_padding=PSS).public_bytes(Encoding.DER)

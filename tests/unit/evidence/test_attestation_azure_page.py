@@ -3,29 +3,22 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from keyquorum.evidence import hcl_appraisal, hcl_policy
+from unit.evidence.check_table import CheckTable
 from unit.evidence.test_hcl import TABLE
 
-ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "docs/attestation-azure.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| `(hcl\.[a-z.-]+)` \| (.+) \| ([A-Z]) `(test_\w+)` \| (.+) \|$", PAGE, re.MULTILINE)
-FILES = dict(re.findall(r"\b([A-Z]) `(tests/[\w/]+\.py)`", PAGE))
+CHECKS = CheckTable("docs/attestation-azure.md", r"hcl\.[a-z.-]+")
+PAGE = CHECKS.page
 
 
 def test_every_check_has_a_row_whose_test_exists() -> None:
-    assert [row[0] for row in ROWS] == list(hcl_appraisal.OWN)
-    for _, _, letter, test, broken in ROWS:
-        text = (ROOT / FILES[letter]).read_text(encoding="utf-8")
-        assert f"\ndef {test}(" in text
-        for case in re.findall(r'"([^"]+)"', broken):
-            assert f'"{case}": ' in text, case
+    assert CHECKS.names == list(hcl_appraisal.OWN)
+    for row in CHECKS.rows:
+        CHECKS.assert_proven(row)
 
 
 def test_constants_are_those_of_the_page() -> None:
     assert f"`{hcl_policy.REFERENCE_TYPE}`" in PAGE
-    assert f'"{hcl_appraisal.TECHNOLOGY}"' in PAGE
+    assert all(f'"{technology}"' in PAGE for technology in hcl_appraisal.REQUIRED)
     for name in TABLE:
         assert f"`{name}`" in PAGE

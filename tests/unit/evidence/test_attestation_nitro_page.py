@@ -3,25 +3,18 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from keyquorum.evidence import nitro_appraisal, nitro_policy
+from unit.evidence.check_table import CheckTable
 from unit.evidence.nitro_maker import TABLE
 
-ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "docs/attestation-nitro.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| `(nitro\.[a-z.-]+)` \| (.+) \| ([A-Z]) `(test_\w+)` \| (.+) \|$", PAGE, re.MULTILINE)
-FILES = dict(re.findall(r"\b([A-Z]) `(tests/[\w/]+\.py)`", PAGE))
+CHECKS = CheckTable("docs/attestation-nitro.md", r"nitro\.[a-z.-]+")
+PAGE = CHECKS.page
 
 
 def test_every_check_has_a_row_whose_test_exists() -> None:
-    assert [row[0] for row in ROWS] == [name for name in nitro_appraisal.REFERENCES if not name.startswith("policy.")]
-    for _, _, letter, test, broken in ROWS:
-        text = (ROOT / FILES[letter]).read_text(encoding="utf-8")
-        assert f"\ndef {test}(" in text
-        for case in re.findall(r'"([^"]+)"', broken):
-            assert f'"{case}": ' in text, case
+    assert CHECKS.names == [name for name in nitro_appraisal.REFERENCES if not name.startswith("policy.")]
+    for row in CHECKS.rows:
+        CHECKS.assert_proven(row)
 
 
 def test_constants_are_those_of_the_page() -> None:

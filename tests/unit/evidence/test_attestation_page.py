@@ -3,34 +3,25 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from keyquorum.evidence import reference_values, result, tpm_checks
 from keyquorum.evidence.tpm_wire import BANKS
+from unit.evidence.check_table import CheckTable, Row
 
-ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "docs/attestation.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\| `((?:tpm|policy)\.[a-z.-]+)` \| (.+) \| ([A-Z]) `(test_\w+)`.* \| (.+) \|$", re.MULTILINE)
-ROWS = ROW.findall(PAGE)
-FILES = dict(re.findall(r"\b([A-Z]) `(tests/[\w/]+\.py)`", PAGE))
+TABLE = CheckTable("docs/attestation.md", r"(?:tpm|policy)\.[a-z.-]+", behind=".*")
+PAGE = TABLE.page
 
 
 def test_every_check_has_a_row() -> None:
-    names = [row[0] for row in ROWS]
+    names = TABLE.names
     assert sorted(names) == sorted(tpm_checks.REFERENCES)
     assert len(set(names)) == len(names) > 40
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_the_test_of_a_check_exists_and_has_what_breaks_it(row: tuple[str, str, str, str, str]) -> None:
-    _, _, letter, test, broken = row
-    text = (ROOT / FILES[letter]).read_text(encoding="utf-8")
-    assert f"\ndef {test}(" in text
-    for case in re.findall(r'"([^"]+)"', broken):
-        assert f'"{case}": ' in text, f"{FILES[letter]} has no case {case!r}"
+@pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.name)
+def test_the_test_of_a_check_exists_and_has_what_breaks_it(row: Row) -> None:
+    TABLE.assert_proven(row)
 
 
 def test_what_a_story_needs_is_a_check() -> None:

@@ -16,15 +16,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import hcl_appraisal, hcl_policy, hcl_report, snp_policy, tpm_checks
-from keyquorum.evidence.hcl_appraisal import HclChallenge, HclEvidence, HclPolicies
-from keyquorum.evidence.reference_values import REFERENCE_TYPE, SignedPolicy
+from keyquorum.evidence import (
+    hcl_appraisal,
+    hcl_policy,
+    hcl_report,
+    intel_checks,
+    snp_checks,
+    snp_policy,
+    tpm_checks,
+)
+from keyquorum.evidence.hcl_appraisal import ON_SNP, ON_TDX, HclChallenge, HclEvidence, HclPolicies, SnpBase
+from keyquorum.evidence.intel_verify import IntelTrust
+from keyquorum.evidence.reference_values import REFERENCE_TYPE
 from keyquorum.evidence.result import AttestationResult, Outcome, Status, parse, serialise
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.evidence.snp_chain import SnpTrust
 from keyquorum.evidence.tpm_quote import QuoteEvidence
 from keyquorum.evidence.tpm_wire import RSASSA
 from keyquorum.model import strict_json
-from unit.evidence import snp_maker, tpm_maker
+from unit.evidence import intel_maker, snp_maker, tpm_maker
 from unit.evidence.tpm_maker import BOOT, NONCE, NOW, OWNER, Attest, Key, private, selection, signed, values_of
 
 AK = Key(kind="rsa2048", number=50, attributes=hcl_report.AK_ATTRIBUTES, scheme=RSASSA)
@@ -82,33 +92,42 @@ class Scene:
             words[number - 1] = value
         return b"HCLA" + struct.pack("<7I", *words[:7]) + hardware + struct.pack("<5I", *words[7:]) + text + self.fill
 
-    def appraise(self) -> AttestationResult:
-        guest = self.guest()
-        chain = guest.certificates()
+    def quote(self) -> QuoteEvidence:
         values = values_of(BOOT)
         digest = hashlib.sha256(b"".join(values.values())).digest()
         attest = Attest(
             signer=self.ak.enrolled.qualified_name, digest=digest, selections=(selection("sha256", *values),)
         ).data
-        quote = QuoteEvidence(attest=attest, signature=self.ak.sign(attest), pcrs=values, log=tpm_maker.log(BOOT))
-        pcrs = {str(pcr): [value.hex()] for pcr, value in values.items()}
+        return QuoteEvidence(attest=attest, signature=self.ak.sign(attest), pcrs=values, log=tpm_maker.log(BOOT))
+
+    def policies(self, hardware: SignedPolicy) -> HclPolicies:
+        pcrs = {str(pcr): [value.hex()] for pcr, value in values_of(BOOT).items()}
         tables = (
-            (snp_policy.REFERENCE_TYPE, snp_maker.policy_table()),
             (hcl_policy.REFERENCE_TYPE, TABLE | self.setup),
             (REFERENCE_TYPE, tpm_maker.policy_table(**({"pcrs": pcrs} | self.tpm))),
         )
-        snp, machine, tpm = (
+        machine, tpm = (
             SignedPolicy(envelope=signed(table, OWNER, kind), signers=(OWNER.public,)) for kind, table in tables
         )
-        asked: dict[str, Any] = {"extra_data": NONCE, "user_data": USER}
-        result, clock = hcl_appraisal.appraise(
-            HclEvidence(report=self.whole(guest.signed_report()), certificates=chain, quote=quote),
-            HclChallenge(**(asked | self.challenge)),
-            SnpTrust(anchors=guest.anchors(chain)),
-            HclPolicies(snp=snp, machine=machine, tpm=tpm),
-            NOW,
+        return HclPolicies(hardware=hardware, machine=machine, tpm=tpm)
+
+    def evidence(self) -> tuple[HclEvidence, SnpBase | IntelTrust, SignedPolicy]:
+        guest = self.guest()
+        chain = guest.certificates()
+        policy = signed(snp_maker.policy_table(), OWNER, snp_policy.REFERENCE_TYPE)
+        return (
+            HclEvidence(report=self.whole(guest.signed_report()), certificates=chain, quote=self.quote()),
+            SnpBase(trust=SnpTrust(anchors=guest.anchors(chain))),
+            SignedPolicy(envelope=policy, signers=(OWNER.public,)),
         )
-        assert (clock is not None) == (result.status == Status.TRUSTED)
+
+    def appraise(self) -> AttestationResult:
+        evidence, base, hardware = self.evidence()
+        asked: dict[str, Any] = {"extra_data": NONCE, "user_data": USER}
+        challenge = HclChallenge(**(asked | self.challenge))
+        result, remembered = hcl_appraisal.appraise(evidence, challenge, base, self.policies(hardware), NOW)
+        assert (remembered is not None) == (result.status == Status.TRUSTED)
+        assert remembered is None or remembered.evaluation == (0 if isinstance(base, SnpBase) else 18)
         return result
 
     def failed(self) -> list[str]:
@@ -118,15 +137,40 @@ class Scene:
         return [check.name for check in result.failed]
 
 
-def test_a_machine_as_it_should_be_is_trusted() -> None:
-    result = Scene().appraise()
-    assert (result.status, result.reason) == (Status.TRUSTED, "")
-    assert {check.name for check in result.checks} == hcl_appraisal.REQUIRED
+@dataclass(kw_only=True)
+class DomainScene(Scene):
+    """The same machine in a trust domain of TDX: `domain` changes its quote's body, `given` what is sent."""
+
+    domain: dict[str, bytes] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
+    table: dict[str, Any] = field(default_factory=dict)
+
+    def evidence(self) -> tuple[HclEvidence, SnpBase | IntelTrust, SignedPolicy]:
+        self.header = {10: 4} | self.header
+        bound = hcl_report.HclReport(kind=4, hardware=b"", runtime=self.text()).report_data
+        domain = intel_maker.Scene(body=({"report_data": bound} if self.bind else {}) | self.domain)
+        sent: dict[str, Any] = {"td_quote": domain.quote(), "collateral": domain.collected()}
+        return (
+            HclEvidence(report=self.whole(bytes(1184)), quote=self.quote(), **(sent | self.given)),
+            IntelTrust(roots=intel_maker.PINNED),
+            intel_maker.signed_policy(self.table or intel_maker.policy()),
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "technology", "policies"),
+    [(Scene, ON_SNP, {"snp": "strict"}), (DomainScene, ON_TDX, {"tdx": "enclaves"})],
+)
+def test_a_machine_as_it_should_be_is_trusted(kind: type[Scene], technology: str, policies: dict[str, str]) -> None:
+    result = kind().appraise()
+    assert (result.technology, result.status, result.reason) == (technology, Status.TRUSTED, "")
+    assert {check.name for check in result.checks} == hcl_appraisal.REQUIRED[technology]
     assert result.claims["hcl.machine"] == MACHINE
-    assert [result.claims[f"{part}.policy.name"] for part in ("snp", "hcl", "tpm")] == ["strict", "azure", "servers"]
+    for part, name in (policies | {"hcl": "azure", "tpm": "servers"}).items():
+        assert result.claims[f"{part}.policy.name"] == name
     assert result.claims["tpm.secure-boot"] == "on"
     assert parse(serialise(result)) == result
-    assert Scene(fill=b"").failed() == []
+    assert kind(fill=b"").failed() == []
 
 
 REPORTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -183,9 +227,41 @@ def test_what_is_wrong_is_named(case: str) -> None:
     assert Scene(**changes).failed() == [expected]
 
 
-def test_nothing_is_read_of_what_the_chip_does_not_vouch_for() -> None:
-    names = [check.name for check in Scene(bind=False).appraise().checks]
+DOMAINS: dict[str, tuple[dict[str, Any], str]] = {
+    "SNP": ({"header": {10: 2}}, "hcl.report.kind"),
+    "another JSON below TDX": ({"bind": False}, "intel.quote.report-data"),
+    "no quote": ({"given": {"td_quote": b""}}, "intel.quote.structure"),
+    "no collateral": ({"given": {"collateral": None}}, "intel.tcb-info.signature"),
+    "a policy of enclaves": ({"table": intel_maker.policy("sgx")}, "policy.tee"),
+    "a policy of chips": ({"table": snp_maker.policy_table()}, "policy.format"),
+    "paravisor in debug below TDX": ({"domain": {"attributes": (1 << 28 | 1).to_bytes(8, "little")}}, "tdx.attributes.debug"),
+    "console below TDX": ({"runtime": {"vm-configuration": SETUP | {"console-enabled": True}}}, "hcl.console"),
+    "another key below TDX": ({"runtime": {"keys": [jwk(51)]}}, "tpm.signature.value"),
+    "another nonce below TDX": ({"challenge": {"extra_data": bytes(32)}}, "tpm.attest.nonce"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DOMAINS)
+def test_what_is_wrong_below_tdx_is_named(case: str) -> None:
+    changes, expected = DOMAINS[case]
+    assert DomainScene(**changes).failed()[0] == expected
+
+
+@pytest.mark.parametrize("kind", [Scene, DomainScene])
+def test_nothing_is_read_of_what_the_chip_does_not_vouch_for(kind: type[Scene]) -> None:
+    names = [check.name for check in kind(bind=False).appraise().checks]
     assert not [name for name in names if name.startswith(("hcl.runtime", "hcl.machine", "tpm."))]
+
+
+def test_evidence_does_not_choose_by_whom_it_is_judged() -> None:
+    """A trust domain where a machine on SEV-SNP was asked for: its own quote, however good, is not looked at."""
+    domain = DomainScene()
+    evidence, _, _ = domain.evidence()
+    _, base, hardware = Scene().evidence()
+    asked = HclChallenge(extra_data=NONCE, user_data=USER)
+    result, remembered = hcl_appraisal.appraise(evidence, asked, base, domain.policies(hardware), NOW)
+    assert ([check.name for check in result.checks], remembered) == (["hcl.report.format", "hcl.report.kind"], None)
+    assert (result.technology, result.status) == (ON_SNP, Status.UNTRUSTED)
 
 
 def test_what_is_loosened_shows() -> None:
@@ -204,7 +280,8 @@ def test_no_field_of_a_policy_has_a_default() -> None:
 
 
 def test_names_do_not_meet() -> None:
-    assert not set(hcl_appraisal.OWN) & set(tpm_checks.REFERENCES)
+    parts = (snp_checks.REFERENCES, intel_checks.REFERENCES, tpm_checks.REFERENCES)
+    assert not set(hcl_appraisal.OWN) & {name for part in parts for name in part}
 
 
 @settings(deadline=None, max_examples=200)

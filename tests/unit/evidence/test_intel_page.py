@@ -4,38 +4,31 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from keyquorum.evidence import intel_certificates, intel_checks, intel_reference
 from keyquorum.evidence.intel_body import XFAM_FIXED_0
 from keyquorum.evidence.intel_reference import ENCLAVE_ATTRIBUTES, MEASUREMENTS, TD_ATTRIBUTES
+from unit.evidence.check_table import CheckTable, Row
 
-ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "docs/attestation-intel.md").read_text(encoding="utf-8")
-ROW = re.compile(
-    r"^\| `((?:intel|tdx|sgx|policy)\.[a-z0-9.-]+)` \| (.+) \| ([A-Z]) `(test_\w+)` \| (.+) \|$", re.MULTILINE
-)
-ROWS = ROW.findall(PAGE)
-FILES = dict(re.findall(r"\b([A-Z]) `(tests/[\w/]+\.py)`", PAGE))
+TABLE = CheckTable("docs/attestation-intel.md", r"(?:intel|tdx|sgx|policy)\.[a-z0-9.-]+")
+PAGE = TABLE.page
 
 
 def test_every_check_has_a_row() -> None:
-    names = [row[0] for row in ROWS]
+    names = TABLE.names
     assert sorted(names) == sorted(intel_checks.REFERENCES)
     assert len(set(names)) == len(names) > 75
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_the_test_of_a_check_exists_and_has_what_breaks_it(row: tuple[str, str, str, str, str]) -> None:
-    name, _, letter, test, broken = row
-    text = (ROOT / FILES[letter]).read_text(encoding="utf-8")
-    assert f"\ndef {test}(" in text
-    for case in re.findall(r'"([^"]+)"', broken):
+@pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.name)
+def test_the_test_of_a_check_exists_and_has_what_breaks_it(row: Row) -> None:
+    text = TABLE.source(row)
+    for case in row.cases:
         found = re.search(rf'^    "{re.escape(case)}": (.*(?:\n        .*)*)', text, re.MULTILINE)
-        assert found, f"{FILES[letter]} has no case {case!r}"
-        assert letter not in "AB" or f'"{name}"' in found[1], f"the case {case!r} does not break {name}"
+        assert found, f"{row.test} has no case {case!r}"
+        assert row.letter not in "AB" or f'"{row.name}"' in found[1], f"the case {case!r} does not break {row.name}"
 
 
 def test_what_a_story_needs_is_a_check() -> None:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import intel_checks, intel_reference, reference_values
+from keyquorum.evidence import intel_checks, intel_reference
 from keyquorum.evidence.checks import Checks
 from keyquorum.evidence.intel_reference import INTEL_TYPE, EnclaveRule
-from keyquorum.evidence.reference_values import SignedPolicy
+from keyquorum.evidence.signed_policy import SignedPolicy, accept
 from keyquorum.model import strict_json
 from unit.evidence.intel_maker import PPID, Scene, policy, signed_policy
 from unit.evidence.tpm_maker import NOW, OWNER, signed
@@ -124,7 +124,7 @@ def test_rules_of_enclaves_that_say_too_little_are_refused(rows: list[dict[str, 
 
 def load(given: SignedPolicy, now: int = NOW) -> list[str]:
     checks = Checks(intel_checks.REFERENCES)
-    found = reference_values.accept(given, INTEL_TYPE, intel_reference.parse, now, checks)
+    found = accept(given, INTEL_TYPE, intel_reference.parse, now, checks)
     result = checks.conclude("tdx", now, frozenset({"policy.serial"}))
     assert (found is None) == bool(result.failed)
     return [check.name for check in result.failed]

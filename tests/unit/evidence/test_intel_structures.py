@@ -7,11 +7,20 @@ import json
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import intel_bundle, intel_certificates, intel_collateral, intel_quote, intel_signature
+from keyquorum.evidence import (
+    certificate,
+    intel_bundle,
+    intel_certificates,
+    intel_collateral,
+    intel_quote,
+    intel_signature,
+)
 from keyquorum.evidence.intel_quote import EnclaveReport, TdReport
 from keyquorum.model import strict_json
 from unit.evidence.intel_maker import (
@@ -187,8 +196,12 @@ def test_a_bundle_is_read() -> None:
             intel_bundle.parse_bundle(bundle(**changes))
 
 
+def loaded(made: x509.Certificate) -> certificate.Certificate:
+    return certificate.load(made.public_bytes(Encoding.DER), "x")
+
+
 def test_sgx_extensions_are_read() -> None:
-    found = intel_certificates.platform(leaf(), "x")
+    found = intel_certificates.platform(loaded(leaf()), "x")
     assert (found.ppid, found.fmspc, found.pcesvn, found.components) == (PPID, FMSPC, 11, (3,) * 16)
 
 
@@ -198,7 +211,7 @@ def test_spoiled_sgx_extensions_end_in_our_error_or_in_a_value(at: int, mask: in
     data = bytearray(sgx_extensions())
     data[at % len(data)] ^= mask
     try:
-        found = intel_certificates.platform(leaf(sgx=bytes(data)), "x")
+        found = intel_certificates.platform(loaded(leaf(sgx=bytes(data))), "x")
     except TamperingError:
         return
     assert (len(found.ppid), len(found.fmspc), len(found.components)) == (16, 6, 16)

@@ -15,7 +15,8 @@ from keyquorum.envelope.signing import Owner
 from keyquorum.errors import TamperingError
 from keyquorum.evidence import reference_values, tpm_checks
 from keyquorum.evidence.checks import Checks
-from keyquorum.evidence.reference_values import LogRules, SignedPolicy
+from keyquorum.evidence.reference_values import LogRules
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.model import strict_json
 from unit.evidence.tpm_maker import NOW, OWNER, policy_table, signed
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyquorum.errors import TamperingError
-from keyquorum.evidence import certificates, ek_certificate, tpm_checks, tpm_keys, tpm_public
+from keyquorum.evidence import ek_certificate, tpm_checks, tpm_keys, tpm_public
+from keyquorum.evidence.certificate import MAX_BUNDLE, load, load_bundle, load_list
 from keyquorum.evidence.certificates import Revocation
 from keyquorum.evidence.ek_certificate import EkTrust
 from keyquorum.evidence.result import Outcome, Status
@@ -53,7 +54,9 @@ def evidence(certificate: x509.Certificate | None = None, **changes: Any) -> Key
 
 
 def trust(**changes: Any) -> EkTrust:
-    return EkTrust(**({"roots": (ca_maker.root(),), "intermediates": (intermediate(),)} | changes))
+    given: dict[str, Any] = {"roots": (ca_maker.root(),), "intermediates": (intermediate(),)} | changes
+    given |= {name: tuple(load(der(one), name) for one in given[name]) for name in ("roots", "intermediates")}
+    return EkTrust(**given)
 
 
 def failed(
@@ -171,7 +174,7 @@ def test_names_longer_than_allowed_are_read() -> None:
     whole = der(endorsement(EK_PUBLIC, subject="x" * 64))
     subject = b"\x0c\x40" + b"x" * 64
     assert whole.count(subject) == 1
-    assert certificates.subject_text(certificates.load(whole, "it")) == "CN=" + "x" * 64
+    assert load(whole, "it").subject_text == "CN=" + "x" * 64
 
 
 CHAINS: dict[str, dict[str, Any]] = {
@@ -228,7 +231,7 @@ def test_every_certificate_must_be_valid_at_the_given_instant() -> None:
 
 
 def revocation(*lists: bytes, demanded: bool = False) -> EkTrust:
-    loaded = tuple(certificates.load_list(data, "a list") for data in lists)
+    loaded = tuple(load_list(data, "a list") for data in lists)
     return trust(revocation=Revocation(lists=loaded, demanded=demanded))
 
 
@@ -263,9 +266,9 @@ def test_what_an_nv_index_has_after_the_certificate() -> None:
 )
 def test_what_is_no_certificate(data: bytes) -> None:
     with pytest.raises(TamperingError):
-        certificates.load(data, "it")
+        load(data, "it")
     with pytest.raises(TamperingError):
-        certificates.load_list(data, "it")
+        load_list(data, "it")
 
 
 def test_only_version_3_with_a_serial_number() -> None:
@@ -280,10 +283,11 @@ def test_only_version_3_with_a_serial_number() -> None:
 def test_a_bundle_of_roots_in_pem() -> None:
     made = (ca_maker.root(), intermediate())
     pem = b"".join(one.public_bytes(Encoding.PEM) for one in made)
-    assert certificates.load_bundle(b"the roots of a maker\n" + pem, "roots") == made
-    for wrong in (b"", b"no PEM", pem[:-40], pem.replace(b"A", b"B", 3), pem + b"\n" * certificates.MAX_BUNDLE):
+    found = load_bundle(b"the roots of a maker\n" + pem + b"and a word after them\n", "roots")
+    assert [one.der for one in found] == [der(one) for one in made]
+    for wrong in (b"", b"no PEM", pem[:-40], pem.replace(b"A", b"B", 3), pem + b"\n" * MAX_BUNDLE):
         with pytest.raises(TamperingError):
-            certificates.load_bundle(wrong, "roots")
+            load_bundle(wrong, "roots")
 
 
 @settings(deadline=None, max_examples=200)
@@ -292,7 +296,7 @@ def test_garbage_in_a_certificate_ends_in_our_error(data: bytes, at: int) -> Non
     whole = der(endorsement(EK_PUBLIC))
     for spoiled in (data, whole[:4] + data, whole[:at] + data + whole[at + len(data) :]):
         try:
-            certificates.link(certificates.load(spoiled, "it"))
+            assert load(spoiled, "it").link.sha256
         except TamperingError:
             continue
 

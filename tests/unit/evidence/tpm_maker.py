@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from keyquorum.envelope.signing import Owner
 from keyquorum.evidence import reference_values, tpm_appraisal, tpm_public
-from keyquorum.evidence.reference_values import SignedPolicy
 from keyquorum.evidence.result import AttestationResult
+from keyquorum.evidence.signed_policy import SignedPolicy
 from keyquorum.evidence.tpm_attest import ClockInfo
 from keyquorum.evidence.tpm_quote import AttestationKey, Challenge, QuoteEvidence
 from keyquorum.evidence.tpm_wire import BANKS, ECC, ECDSA, NULL, RSA, RSAPSS, RSASSA, SHA256
@@ -58,13 +58,12 @@ def sized(data: bytes) -> bytes:
 
 @cache
 def private(kind: str, number: int = 0) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
-    """Return a key; "rsa2048" or the name of a curve. Each number is another one."""
+    """Return a key; "rsa2048" or the name of a curve. Each number is another one; on a curve, the same in each run."""
     assert number >= 0
-    return (
-        rsa.generate_private_key(65537, int(kind[3:]))
-        if kind.startswith("rsa")
-        else ec.generate_private_key(_CURVES[kind][0])
-    )
+    if kind.startswith("rsa"):
+        return rsa.generate_private_key(65537, int(kind[3:]))
+    seed = hashlib.sha256(f"{kind} {number}".encode()).digest()
+    return ec.derive_private_key(int.from_bytes(seed) >> 8, _CURVES[kind][0])
 
 
 @dataclass(frozen=True, kw_only=True)

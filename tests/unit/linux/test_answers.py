@@ -128,7 +128,7 @@ def test_endless_descriptor_is_refused() -> None:
 
 def test_silent_descriptor_costs_its_time_and_nobody_elses() -> None:
     read_end, write_end = os.pipe()
-    answers = LocalAnswers(descriptors={"silent": read_end}, prompt=Person(b"typed"), seconds=3)
+    answers = LocalAnswers(descriptors={"silent": read_end}, prompt=Person(b"typed"), seconds=6)
     failures: list[UnavailableError] = []
 
     def ask() -> None:
@@ -142,8 +142,8 @@ def test_silent_descriptor_costs_its_time_and_nobody_elses() -> None:
     waiting.start()
     time.sleep(0.05)
     assert text(answers.ask("other", "?")) == b"typed"
-    assert time.monotonic() - started < 2
-    waiting.join(15)
+    assert time.monotonic() - started < 5
+    waiting.join(60)
     os.close(read_end)
     os.close(write_end)
     assert [error.message for error in failures] == [f"descriptor {read_end} for silent gave no answer in time"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -113,3 +114,29 @@ def test_a_directory_that_another_process_makes_at_the_same_time(
     monkeypatch.setattr(os, "mkdir", mkdir)
     atomic_file.write(str(tmp_path / "a/b/f"), b"x")
     assert (tmp_path / "a/b/f").read_bytes() == b"x"
+
+
+def test_a_pipe_where_a_file_belongs_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    os.mkfifo(path)
+    assert atomic_file.read(str(path), 100) == b""
+    assert atomic_file.read("/dev/zero", 100) == b""
+    with pytest.raises(KeyquorumError, match="cannot be read"):
+        atomic_file.read(str(tmp_path), 100)
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A custodian's threads share a process number, and each keeps the newest checkpoint."""
+    path, flush = tmp_path / "file", os.fsync
+    other = threading.Thread(target=atomic_file.write, args=(str(path), b"second"))
+
+    def meanwhile(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", flush)
+        other.start()
+        other.join()
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    atomic_file.write(str(path), b"first")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file"]

@@ -84,7 +84,7 @@ def test_the_lock_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         started = time.monotonic()
         add(path)
-        assert 0.2 <= time.monotonic() - started < 1
+        assert 0.2 <= time.monotonic() - started < 30
     finally:
         os.close(descriptor)
     assert path.read_bytes() == b""

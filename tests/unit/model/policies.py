@@ -23,6 +23,7 @@ KINDS = {
     "hsm": 'kind = "pkcs11"\nuri = "pkcs11:token={name};object=key"',
     "phrase": 'kind = "passphrase"',
     "sheet": 'kind = "sheet"',
+    "net": 'kind = "custodian"\nid = "{name}.example"\nrelease = "/r"\nreference = "/v"',
 }
 
 

@@ -130,3 +130,38 @@ def test_refuse_names_the_file_and_all_rules() -> None:
         "rule distinct kind: disk-a and disk-b both have disk"
     )
     placement.refuse(short(2, TWO.format("IT"), rules(distinct=["country"])), "policy.toml")
+
+
+LEAST = rules(minimum_trust=2)
+
+
+def test_custodians_of_enough_trust() -> None:
+    assert broken(short(2, "net-a:trust=2 net-b:trust=9 disk-c", LEAST)) == []
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ("net-a:trust=1 net-b:trust=2", "net-a: has trust 1"),
+        ("net-a:trust=1 net-b:trust=1", "net-a and net-b: have trust 1"),
+        ("net-a net-b:trust=2", "net-a has no label trust"),
+        ("net-a:trust=high net-b:trust=2", "net-a: high is no level from 0 to 9"),
+        ("net-a:trust=10 net-b:trust=2", "net-a: 10 is no level from 0 to 9"),
+    ],
+)
+def test_custodians_of_too_little_trust_are_named(of: str, said: str) -> None:
+    assert broken(short(2, of, LEAST)) == [f"rule minimum_trust 2: {said}"]
+
+
+def test_two_custodians_in_one_country_are_named() -> None:
+    assert broken(short(2, "net-a:country=FR net-b:country=fr tpm:country=DE", rules(distinct=["country"]))) == [
+        "rule distinct country: net-a and net-b both have FR"
+    ]
+
+
+def test_one_custodian_under_two_names_is_one_place() -> None:
+    policy = short(2, "net-a net-b tpm", rules(distinct=["device"]))
+    second = policy.holders[1].with_(place=policy.holders[0].place)
+    assert broken(policy.with_(holders=(policy.holders[0], second, policy.holders[2]))) == [
+        "rule distinct device: net-a and net-b both have custodian net-a.example"
+    ]

@@ -15,6 +15,7 @@ from keyquorum.errors import TamperingError
 from keyquorum.model import release_messages as messages
 from keyquorum.model import strict_json
 from keyquorum.model.fragment_name import FragmentName
+from keyquorum.model.message_fields import MAX_BODY
 from keyquorum.model.release_messages import Challenge, Denied, Released, ReleaseRequest, TpmEvidence, Waiting
 
 FRAGMENT = FragmentName(volume="6d1c7d1e-5ab0-4d6f-8b0e-000000000001", set_id=bytes(range(16)), epoch=3, index=2)
@@ -83,7 +84,7 @@ def test_what_is_missing_or_too_much_is_refused(name: str) -> None:
     for case in wrong:
         with pytest.raises(TamperingError):
             read(strict_json.serialise(case))
-    for raw in (b"", data + b"x", b" " * (messages.MAX_BODY + 1), data[:-1]):
+    for raw in (b"", data + b"x", b" " * (MAX_BODY + 1), data[:-1]):
         with pytest.raises(TamperingError):
             read(raw)
 
@@ -130,7 +131,7 @@ def test_what_is_no_request(case: str) -> None:
 
 def test_a_log_that_no_custodian_would_take_is_not_sent() -> None:
     fits = REQUEST.with_(evidence=REQUEST.evidence.with_(log=bytes(44 * 1024)))
-    assert len(messages.release_request(fits)) < messages.MAX_BODY
+    assert len(messages.release_request(fits)) < MAX_BODY
     with pytest.raises(TamperingError, match="log"):
         messages.release_request(REQUEST.with_(evidence=REQUEST.evidence.with_(log=bytes(45 * 1024))))
 

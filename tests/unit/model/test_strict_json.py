@@ -187,3 +187,30 @@ def test_what_has_no_place_in_json_is_not_written(value: object) -> None:
 
 def test_a_tuple_is_written_as_a_list_and_names_are_sorted() -> None:
     assert strict_json.serialise({"b": (1, 2), "a": []}) == b'{"a":[],"b":[1,2]}'
+
+
+@pytest.mark.parametrize("value", [[{"deep": {"er": [float("nan")]}}], ({"a": (0.0,)},)])
+def test_a_fraction_is_found_wherever_it_is(value: object) -> None:
+    with pytest.raises(TypeError, match="float has no place in JSON"):
+        strict_json.serialise(value)
+
+
+@pytest.mark.parametrize("value", [{1: "a"}, {None: 1}, [{"a": {True: 1}}]])
+def test_a_name_that_is_no_text_is_not_written(value: object) -> None:
+    with pytest.raises(TypeError):
+        strict_json.serialise(value)
+
+
+def test_a_value_that_holds_itself_is_not_written() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(RecursionError):
+        strict_json.serialise(value)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(max_size=3), VALUES, max_size=5), st.text(max_size=3), st.lists(VALUES, max_size=3))
+def test_a_list_that_was_written_before_makes_no_difference(table: dict[str, Any], name: str, rows: list[Any]) -> None:
+    whole = strict_json.serialise({**table, name: rows})
+    table.pop(name, None)
+    assert strict_json.serialise_around(table, name, (strict_json.serialise(row).decode() for row in rows)) == whole

@@ -47,6 +47,7 @@ DAY = 86400
 OWNER = Owner(Ed25519PrivateKey.from_private_bytes(b"\x01" * 32))
 STRANGER = Owner(Ed25519PrivateKey.from_private_bytes(b"\x02" * 32))
 SHELF, DRAWER = "shelf", "drawer"  # a shelf keeps envelopes, a drawer keeps identities
+FAR = "custodian"  # a drawer in another place
 
 
 class Answers:
@@ -151,7 +152,7 @@ class Scene:
         self.busy = Busy()
         self.told: list[Verdict] = []
         self.answers = Answers()
-        for kind, keeps in ((SHELF, True), (DRAWER, False)):
+        for kind, keeps in ((SHELF, True), (DRAWER, False), (FAR, False)):
             module = ModuleType(f"unit_holder_{kind}")
             module.__dict__["HOLDER"] = MemoryHolder(keeps_envelope=keeps)
             monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -162,7 +163,7 @@ class Scene:
         self.fragments = {planned.spec.index: planned for planned in self.plan.fragments}
         wheres = {index: {"index": index, "person": index in people} for index in self.kinds}
         self.volume_set = self.plan.volume_set(wheres, -1)
-        envelopes = {str(i): p.envelope for i, p in self.fragments.items() if self.kinds[i] == DRAWER}
+        envelopes = {str(i): p.envelope for i, p in self.fragments.items() if self.kinds[i] != SHELF}
         self.enrolment = Enrolment(
             volume_set=self.volume_set, owners=(owner.public,), envelopes=envelopes, token_number=0
         )
@@ -231,9 +232,17 @@ class Scene:
         kinds: tuple[str, ...] = (),
         everyone: bool = False,
         now: int = NOW,
+        custodian: float = 30.0,
     ) -> Gathering:
         """A gathering over this volume's holders."""
-        limits = Limits(holder=holder, person=person, deadline=time.monotonic() + total, kinds=kinds, everyone=everyone)
+        limits = Limits(
+            holder=holder,
+            person=person,
+            deadline=time.monotonic() + total,
+            kinds=kinds,
+            everyone=everyone,
+            custodian=custodian,
+        )
         context = Context(answers=self.answers, tuning=Tuning(), now=now, tell=self.told.append)
         return Gathering(self.enrolment, context, limits)
 

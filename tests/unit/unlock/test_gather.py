@@ -21,6 +21,7 @@ from keyquorum.errors import (
     RefusedError,
     TamperingError,
     UnavailableError,
+    WaitingError,
 )
 from keyquorum.model import report, tree
 from keyquorum.unlock.reconstruct import rebuild_volume_key
@@ -58,6 +59,7 @@ def test_everybody_honest(scenes: Any, direct: bool, kinds: dict[int, str]) -> N
 
 ANSWERS: dict[str, tuple[BaseException, str, str]] = {
     "not there": (UnavailableError("no such disk", "attach it"), report.UNAVAILABLE, "no such disk"),
+    "waits for a person": (WaitingError("waits for anna", "approve 7"), report.WAITING, "waits for anna"),
     "says no": (RefusedError("PCR 7 differs", "enrol again"), report.REFUSED, "PCR 7 differs"),
     "found a lie itself": (RefusedError("holds another set", tampered=True), report.TAMPERED, "holds another set"),
     "found a malformed object": (TamperingError("set", "where", "is odd"), report.TAMPERED, "set: where: is odd"),

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from keyquorum import settings
 from keyquorum.holders.contract import Tuning
-from keyquorum.linux import cryptsetup
+from keyquorum.linux import boot_record, cryptsetup
 from keyquorum.linux.answers import LocalAnswers
 from keyquorum.model.report import Report
+from keyquorum.process import TerminatedError
 from keyquorum.unlock import linger
 from keyquorum.unlock.arguments import Arguments
 from keyquorum.unlock.gather import Context
@@ -40,8 +43,18 @@ class Night:
         self.now = coming[0] if coming else self.now + seconds
         return bool(coming)
 
+    def failing(self, monkeypatch: pytest.MonkeyPatch, fault: BaseException) -> None:
+        """Have every attempt end by `fault` from now on."""
+
+        def unlock(_proxy: Any) -> Report:
+            self.attempts.append(self.now)
+            raise fault
+
+        monkeypatch.setattr(Proxy, "unlock", unlock)
+
     def _unlock(self) -> Callable[[Any], Report]:
         def unlock(proxy: Any) -> Report:
+            assert proxy.wait_for_custodians
             assert not proxy.arguments.prompt, "nobody is asked while the ordinary prompt is up"
             self.attempts.append(self.now)
             return Report(
@@ -57,19 +70,25 @@ class Night:
 
         return unlock
 
-    def spend(self) -> list[float]:
-        context = Context(answers=LocalAnswers(), tuning=Tuning(), now=0, tell=lambda _verdict: None)
-        words = Arguments(device="/dev/vda", name="root")
-        linger._watch(
-            Proxy(arguments=words, settings=settings.parse(""), context=context, warn=lambda _line: None, begin=None)
-        )
+    def spend(self, *, at_once: bool = False) -> list[float]:
+        linger._watch(proxy(), at_once=at_once)
         return self.attempts
+
+
+def proxy() -> Proxy:
+    context = Context(answers=LocalAnswers(), tuning=Tuning(), now=0, tell=lambda _verdict: None)
+    words = Arguments(device="/dev/vda", name="root")
+    return Proxy(arguments=words, settings=settings.parse(""), context=context, warn=lambda _line: None, begin=None)
 
 
 def test_without_devices_it_becomes_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = Night(monkeypatch).spend()
     assert attempts[:5] == [5, 15, 35, 65, 95]
     assert len(attempts) < 130
+
+
+def test_with_custodians_the_first_attempt_is_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Night(monkeypatch).spend(at_once=True)[:5] == [0, 5, 15, 35, 65]
 
 
 def test_a_device_is_asked_at_once_and_makes_it_frequent_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +101,43 @@ def test_it_ends_soon_after_somebody_opened_the_volume(monkeypatch: pytest.Monke
     night = Night(monkeypatch, opened_at=301)
     night.spend()
     assert night.now <= 306
+
+
+def test_a_fault_of_one_attempt_does_not_end_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(boot_record, "to_kernel_log", said.append)
+    night = Night(monkeypatch, opened_at=100)
+    night.failing(monkeypatch, OSError(24, "a message that might hold data"))
+    assert night.spend() == [5, 15, 35, 65, 95]
+    assert len(said) == 5
+    assert "a fault in keyquorum itself: OSError at test_linger.py" in said[0]
+    assert "might hold" not in said[0]
+
+
+@pytest.mark.parametrize("end", [None, TerminatedError(), MemoryError()])
+def test_the_note_of_the_process_goes_whatever_ends_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: BaseException | None
+) -> None:
+    """The script that reads it would end another process by then."""
+
+    def watch(_proxy: Proxy, *, at_once: bool = False) -> None:
+        assert (tmp_path / "root.pid").read_text() == f"{os.getpid()}\n"
+        if end is not None:
+            raise end
+
+    monkeypatch.setattr(linger, "PID_FILES", str(tmp_path))
+    monkeypatch.setattr(linger, "_watch", watch)
+    if end is None:
+        linger.linger(proxy())
+    else:
+        with pytest.raises(type(end)):
+            linger.linger(proxy())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_order_to_end_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    night = Night(monkeypatch)
+    night.failing(monkeypatch, TerminatedError())
+    with pytest.raises(TerminatedError):
+        night.spend()
+    assert len(night.attempts) == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keyquorum.linux import journal
+from keyquorum.linux import boot_record, journal
 from keyquorum.model.report import Report, Verdict
 from keyquorum.unlock import telling
 
@@ -84,3 +84,46 @@ def test_an_outcome_may_come_before_any_volume_is_known(
     telling.Journal().verdict(VERDICT)
     telling.Journal().outcome(CLOSED)
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    lines: dict[str, list[str]] = {"log": [], "console": []}
+    monkeypatch.setattr(boot_record, "to_kernel_log", lines["log"].append)
+    monkeypatch.setattr(boot_record, "to_console", lines["console"].append)
+    return lines
+
+
+def test_whoever_lingers_hears_custodians_once_each(heard: dict[str, list[str]]) -> None:
+    told = Verdict(index=2, name="eu", kind="custodian", verdict="waiting", reason="waits for approval of request 7")
+    listener = telling.Lingering()
+    for verdict in (
+        told,
+        told,
+        told.with_(reason="waits for approval of request 8"),
+        told.with_(verdict="unavailable", reason="not ready"),
+        told.with_(verdict="not asked", reason=""),
+        told.with_(kind="disk", verdict="unavailable"),
+    ):
+        listener.verdict(verdict)
+    assert [line.rpartition(" ")[2] for line in heard["console"]] == ["7", "8"]
+    assert len(heard["log"]) == 3
+
+
+def test_what_is_wrong_about_an_answer_that_counts_is_on_the_console(heard: dict[str, list[str]]) -> None:
+    """Roots for tests, above all: whoever stands before the machine shall know by what it opened."""
+    told = Verdict(index=2, name="eu", kind="enclave", verdict="valid", reason="proven by TEST ROOTS")
+    listener = telling.Lingering()
+    for verdict in (told, told, told.with_(reason="", index=3)):
+        listener.verdict(verdict)
+    assert [line for line in heard["console"] if "TEST ROOTS" not in line] == []
+    assert (len(heard["console"]), len(heard["log"])) == (1, 2)
+
+
+def test_a_console_that_is_not_there_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(boot_record, "_CONSOLE", str(tmp_path / "none"))
+    boot_record.to_console("hello")
+    (tmp_path / "console").touch()
+    monkeypatch.setattr(boot_record, "_CONSOLE", str(tmp_path / "console"))
+    boot_record.to_console("hello")
+    assert (tmp_path / "console").read_bytes() == b"\r\nkeyquorum: hello\r\n"

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published vectors are read where they are: in the folder `shared` beside the repository. They are not copied."""
+"""What all tests share: how long to look for what breaks a reader, and where published vectors are.
+
+Readers are tried briefly in every run, for long in `make fuzz`, and never by the clock. Published vectors are read where
+they are, in the folder `shared` beside the repository; they are not copied.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-VECTORS = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
+settings.register_profile("brief", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("brief"), max_examples=5_000)
+settings.load_profile("brief")
+
+VECTORS = Path(__file__).resolve().parents[1].parent / "shared" / "vectors"
 
 
 @pytest.fixture
