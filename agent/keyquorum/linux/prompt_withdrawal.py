@@ -31,17 +31,16 @@ def withdraw(name: str, proc: str = "/proc", fifo: str = _FIFO, console: str = _
     halfway. askpass blocks SIGTERM and has the echo off; an answer to it restores the console, and with cryptsetup gone
     nobody reads the answer.
     """
-    wanted = b"CRYPTTAB_NAME=" + os.fsencode(name)
-    asking = [pid for pid in _processes(proc) if wanted in _strings(proc, pid, "environ")]
-    if not asking:
+    if not _asking(proc, name):
         return
     boot_record.to_kernel_log(f"withdrawing the passphrase prompt for {name}")
     scripts = [pid for pid in _processes(proc) if any(script in _strings(proc, pid, "cmdline") for script in _SCRIPTS)]
-    questions = [pid for pid in asking if _ASKPASS in _strings(proc, pid, "cmdline")]
-    readers = [pid for pid in asking if pid not in {*scripts, *questions}]
     for pid in scripts:
         _signal(pid, _SIGSTOP)
     try:
+        asking = _asking(proc, name)  # again: until it stood still, the script may have started more
+        questions = [pid for pid in asking if _ASKPASS in _strings(proc, pid, "cmdline")]
+        readers = [pid for pid in asking if pid not in {*scripts, *questions}]
         _end(readers)
         if not _answered(questions, fifo):
             _end(questions)
@@ -50,6 +49,12 @@ def withdraw(name: str, proc: str = "/proc", fifo: str = _FIFO, console: str = _
         for pid in scripts:
             _signal(pid, _SIGTERM)
             _signal(pid, _SIGCONT)
+
+
+def _asking(proc: str, name: str) -> list[int]:
+    """What runs for a mapping's question: askpass, who waits for its answer, perhaps a script's own fork."""
+    wanted = b"CRYPTTAB_NAME=" + os.fsencode(name)
+    return [pid for pid in _processes(proc) if wanted in _strings(proc, pid, "environ")]
 
 
 def _processes(proc: str) -> list[int]:
