@@ -23,12 +23,10 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LANES = min(os.cpu_count() or 1, 4)
-# Begun first, so that nobody waits for their end.
-LONGEST = tuple(f"tests/boots/test_{name}.py" for name in ("custodians", "enclave", "readme"))
-_SUMMARY = re.compile(
-    r"(?:\d+ [a-z]+(?:, )?)+ in [\d.]+s.*\n"
-)  # pytest's last line but for what libraries say after it
-_WORDS = ("passed", "skipped")
+# Begun first, so that nobody waits for their end; no two of them by making the same machine.
+LONGEST = tuple(f"tests/boots/test_{name}.py" for name in ("custodians", "readme"))
+# pytest's last line but for what libraries say after it.
+_SUMMARY = re.compile(r"(?:\d+ [a-z]+(?:, )?)+ in [\d.]+s.*\n")
 _FAILED = ("FAILED ", "ERROR ")
 STACKS = ("-o", "faulthandler_timeout=900")  # seconds, longer than any test takes: then where it hangs is printed
 
@@ -92,7 +90,7 @@ class Running:
         self.part, self._title = part, f"test: part {number} of {count}, {part.name}: {part.about}"
         self._begun = self._ended = 0.0
         self._lock = threading.Lock()
-        found = {folder: sorted((REPOSITORY / "tests" / folder).rglob("test_*.py")) for folder in part.folders}
+        found = {folder: list((REPOSITORY / "tests" / folder).rglob("test_*.py")) for folder in part.folders}
         empty = tuple(f"ERROR tests/{folder} has no tests" for folder, paths in found.items() if not paths)
         self.outcome = Outcome(0, empty, complete=not empty)
         relative = (str(path.relative_to(REPOSITORY)) for paths in found.values() for path in paths)
@@ -158,13 +156,18 @@ def judged(files: list[str], said: list[str], code: int) -> Outcome:
     A test may end the process, with whatever code: then there is no summary.
     """
     summary = next((line for line in reversed(said) if _SUMMARY.fullmatch(line)), "")
-    passed, skipped = (int(found[1]) if (found := re.search(rf"(\d+) {word}", summary)) else 0 for word in _WORDS)
+    passed, skipped = _counted(summary, "passed"), _counted(summary, "skipped")
     failures = [line.rstrip() for line in _after(said, "short test summary info") if line.startswith(_FAILED)]
     complete = code == 0 and passed > 0 and not skipped and not failures
     if not complete and not failures:
         why = f"{skipped} were skipped" if skipped else f"ended with {code} after {passed} passed"
         failures.append(f"ERROR {' '.join(files)}: {why}")
     return Outcome(passed, tuple(failures), complete)
+
+
+def _counted(summary: str, word: str) -> int:
+    found = re.search(rf"(\d+) {word}", summary)
+    return int(found[1]) if found else 0
 
 
 def _after(lines: list[str], words: str) -> list[str]:

@@ -20,7 +20,7 @@ from guests.swtpm import TpmState
 
 PASSPHRASE = TEST_VOLUME.passphrase.decode()
 # What the installer writes for "targeted: only include drivers needed for this system". Under emulation an initramfs
-# with all drivers takes minutes, and two are made here; those of most other tests have them all.
+# with all drivers takes minutes, and two are made here; those of the other tests have them all.
 TARGETED = b"MODULES=dep\n"
 PROMPT = f"Please unlock disk {NAME}"
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PACKAGE = "keyquorum"
@@ -28,6 +31,19 @@ def read(path: str) -> str:
     """Return a text file of the repository."""
     with open(os.path.join(ROOT, path), encoding="utf-8") as file:
         return file.read()
+
+
+@functools.cache
+def program(path: str) -> ModuleType:
+    """Return a program of the repository, loaded and not run."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, os.path.join(ROOT, path))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where NamedTuple looks for its annotations
+    spec.loader.exec_module(module)
+    return module
 
 
 @functools.cache

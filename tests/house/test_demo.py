@@ -1,25 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `make demo` writes is what docs/development.md §8 says. (The boots themselves: tests/boots.)"""
 
-import importlib.util
 import re
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from house.sources import ROOT, read
+from house.sources import program, read
 
 
 @pytest.fixture(scope="module")
 def demo() -> ModuleType:
     """The program, loaded and not run."""
-    spec = importlib.util.spec_from_file_location("demo", f"{ROOT}/packaging/demo.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("packaging/demo.py")
 
 
 def ended(demo: ModuleType, number: int, prompted: bool, outcome: str) -> dict[str, Any]:

@@ -3,27 +3,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-RUNNER = Path(__file__).resolve().parents[2] / "packaging/run_tests.py"
+from house.sources import program
+
 FILES = ["tests/a/test_a.py"]
 GOOD = ["..                                    [100%]\n", "2 passed in 0.02s\n"]
 
 
 @pytest.fixture(scope="module")
 def runner() -> Any:
-    spec = importlib.util.spec_from_file_location("run_tests", RUNNER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["run_tests"] = module  # where NamedTuple looks for its annotations
-    spec.loader.exec_module(module)
-    return module
+    return program("packaging/run_tests.py")
 
 
 def test_what_passed_is_counted_whatever_a_library_says_at_the_end(runner: Any) -> None:
