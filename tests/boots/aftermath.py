@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from boots.enrolled import NAME, OPENED, PROMPT
 from guests.luks_image import Luks
@@ -55,11 +56,20 @@ def opened_late(vm: Machine) -> dict[str, Told]:
     return _report(vm.get(_REPORT), "opened")
 
 
-def ask_everyone(vm: Machine, luks: Luks, *, quorum: bool = True) -> dict[str, Told]:
-    """What each holder answers to `keyquorum check`, which stops for nobody, and whether all that would open."""
+def ask_everyone(vm: Machine, luks: Luks, *, quorum: bool = True, reach: tuple[str, ...] = ()) -> dict[str, Told]:
+    """What each holder answers to `keyquorum check`, which stops for nobody, and whether all that would open.
+
+    Asks again while one of `reach` is unavailable: connecting may take a starved guest longer than either side waits.
+    """
     words = f"keyquorum check /dev/disk/by-uuid/{luks.uuid} --json --no-prompt"
-    done = vm.run(words, timeout=_CHECK_SECONDS, check=False)
-    assert done.code == (0 if quorum else 3), done
+    end = time.monotonic() + BOOT_SECONDS
+    while True:
+        done = vm.run(words, timeout=_CHECK_SECONDS, check=False)
+        assert done.code in {0, 3}, done
+        told = _verdicts(json.loads(done.output))
+        if time.monotonic() > end or not any(told[name].verdict == UNAVAILABLE for name in reach):
+            break
+    assert done.code == (0 if quorum else 3), told
     return _report(done.output, "quorum" if quorum else "failed")
 
 
@@ -83,6 +93,10 @@ def _is_unlock(line: str) -> bool:
 def _report(data: bytes, outcome: str) -> dict[str, Told]:
     report = json.loads(data)
     assert report["outcome"] == outcome, report
+    return _verdicts(report)
+
+
+def _verdicts(report: dict[str, Any]) -> dict[str, Told]:
     return {holder["name"]: Told(holder["verdict"], holder["reason"], holder["hint"]) for holder in report["holders"]}
 
 

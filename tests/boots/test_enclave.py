@@ -47,9 +47,9 @@ def test_an_enclave_that_is_not_what_it_should_be(place: Site) -> None:
         vm.run(CONNECT)
         for fault, check in CHECKS.items():
             with place.enclave.serving(fault):
-                asked = ask_everyone(vm, place.scene.luks, quorum=False)[TEE]
+                asked = ask_everyone(vm, place.scene.luks, quorum=False, reach=(TEE,))[TEE]
             assert asked.verdict == TAMPERED, asked
             assert check in asked.reason
         with place.enclave.serving():
-            assert ask_everyone(vm, place.scene.luks)[TEE].verdict == VALID
+            assert ask_everyone(vm, place.scene.luks, reach=(TEE,))[TEE].verdict == VALID
     assert releases(place.enclave) == before + 1, "the last question alone"
