@@ -32,6 +32,13 @@ class Initramfs:
     def withdraw(self, name: str) -> None:
         prompt_withdrawal.withdraw(name, str(self.proc), self.fifo, self.console)
 
+    def wait_until_deaf(self, child: subprocess.Popen[bytes]) -> None:
+        """Wait until a `DEAF` child sleeps, be it for an answer."""
+        end = time.monotonic() + 20
+        while not (os.path.exists(f"{self.fifo} deaf") and _state(child.pid) == "S"):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
     def start(self, cmdline: str, environ: str, program: str = "exec sleep 300") -> subprocess.Popen[bytes]:
         """A process that looks like `cmdline` and is `program`, whose first word $0 is the fifo."""
         child = subprocess.Popen(["sh", "-c", program, self.fifo])
@@ -53,10 +60,15 @@ def initramfs(tmp_path: Path) -> Iterator[Initramfs]:
 
 
 def ended(child: subprocess.Popen[bytes]) -> bool:
+    return child.wait(20) == -15
+
+
+def stays(child: subprocess.Popen[bytes]) -> bool:
     try:
-        return child.wait(0.3) == -15
+        child.wait(0.3)
     except subprocess.TimeoutExpired:
-        return False
+        return True
+    return False
 
 
 def test_the_script_and_what_it_waits_for_end(initramfs: Initramfs) -> None:
@@ -65,10 +77,10 @@ def test_the_script_and_what_it_waits_for_end(initramfs: Initramfs) -> None:
     other = initramfs.start("/lib/cryptsetup/askpass Please", "CRYPTTAB_NAME=rootbackup")
     stranger = initramfs.start("/bin/sh /scripts/local-top/lvm2", "X=CRYPTTAB_NAME=root")
     initramfs.withdraw("root")
-    assert (ended(script), ended(asking), ended(other), ended(stranger)) == (True, True, False, False)
+    assert (ended(script), ended(asking), stays(other), stays(stranger)) == (True, True, True, True)
 
 
-DEAF = "trap '' TERM; "  # as askpass(8) of cryptsetup-initramfs is
+DEAF = "trap '' TERM; : >\"$0 deaf\"; "  # as askpass(8) of cryptsetup-initramfs is
 
 
 def test_a_question_that_blocks_the_signal_is_answered(initramfs: Initramfs) -> None:
@@ -77,8 +89,9 @@ def test_a_question_that_blocks_the_signal_is_answered(initramfs: Initramfs) -> 
     script = initramfs.start("/bin/sh /scripts/local-top/cryptroot", "PATH=/bin")
     asking = initramfs.start("/lib/cryptsetup/askpass Please", "CRYPTTAB_NAME=root", DEAF + 'read answer <"$0"; exit 7')
     reader = initramfs.start("/sbin/cryptsetup open", "CRYPTTAB_NAME=root")
+    initramfs.wait_until_deaf(asking)
     initramfs.withdraw("root")
-    assert (asking.wait(5), ended(reader), ended(script)) == (7, True, True)
+    assert (asking.wait(20), ended(reader), ended(script)) == (7, True, True)
 
 
 def test_the_script_stands_still_while_the_question_ends(initramfs: Initramfs) -> None:
@@ -89,8 +102,9 @@ def test_the_script_stands_still_while_the_question_ends(initramfs: Initramfs) -
     asking = initramfs.start("/lib/cryptsetup/askpass x", "CRYPTTAB_NAME=root", DEAF + 'read a <"$0"; sleep 0.3')
     reader = initramfs.start("/sbin/cryptsetup open", "CRYPTTAB_NAME=root")
     script = initramfs.start("/bin/sh /scripts/local-top/cryptroot", "", again.replace("$1", str(reader.pid)))
+    initramfs.wait_until_deaf(asking)
     initramfs.withdraw("root")
-    assert (asking.wait(5), ended(reader), ended(script)) == (0, True, True)
+    assert (asking.wait(20), ended(reader), ended(script)) == (0, True, True)
     assert not mark.exists()
 
 
@@ -103,7 +117,7 @@ def test_what_the_script_starts_before_it_stands_still_ends_too(
     def meanwhile(_message: str) -> None:
         late.append(initramfs.start("/sbin/cryptsetup open", "CRYPTTAB_NAME=root"))
 
-    monkeypatch.setattr(prompt_withdrawal.boot_record, "to_kernel_log", meanwhile)
+    monkeypatch.setattr("keyquorum.linux.boot_record.to_kernel_log", meanwhile)
     initramfs.withdraw("root")
     assert (ended(asking), ended(late[0])) == (True, True)
 
@@ -116,9 +130,9 @@ def test_a_question_that_takes_no_answer_is_killed_and_the_terminal_echoes_again
     quiet[3] &= ~flags
     termios.tcsetattr(terminal, termios.TCSANOW, quiet)
     asking = initramfs.start("/lib/cryptsetup/askpass x", "CRYPTTAB_NAME=root", DEAF + "while :; do sleep 1; done")
-    time.sleep(0.2)  # until it is deaf
+    initramfs.wait_until_deaf(asking)
     initramfs.withdraw("root")
-    assert asking.wait(5) == -9
+    assert asking.wait(20) == -9
     assert termios.tcgetattr(terminal)[3] & flags == flags
     os.close(keyboard)
     os.close(terminal)
@@ -128,7 +142,7 @@ def test_nobody_asks(initramfs: Initramfs) -> None:
     script = initramfs.start("/bin/sh /scripts/local-block/cryptroot", "PATH=/bin")
     started = time.monotonic()
     initramfs.withdraw("root")
-    assert not ended(script), "it may be about to do something useful"
+    assert stays(script), "it may be about to do something useful"
     assert time.monotonic() - started < 5
 
 
@@ -169,7 +183,7 @@ def test_the_real_askpass_gives_the_console_back(tmp_path: Path) -> None:
             seen += os.read(keyboard, 4096)
         assert not termios.tcgetattr(terminal)[3] & termios.ECHO
         prompt_withdrawal.withdraw(name, fifo=str(tmp_path / "passfifo"), console=os.ttyname(terminal))
-        assert script.wait(5) == -15
+        assert script.wait(20) == -15
         assert termios.tcgetattr(terminal) == before
         assert _kernel_messages() == levels
         wait_until_nobody_asks(name)
@@ -193,6 +207,11 @@ def wait_until_nobody_asks(name: str) -> None:
 def _kernel_messages() -> bytes:
     with open("/proc/sys/kernel/printk", "rb") as file:
         return file.read()
+
+
+def _state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rpartition(")")[2].split()[0]
 
 
 def _numbers() -> list[str]:
