@@ -12,6 +12,7 @@ import pytest
 
 from boots import host_custodian
 from boots.data_volume import CONTENT, Volume, data_tree, volume_image
+from boots.enrolled import package
 from boots.host_custodian import MACHINE
 from boots.person import fenced_commands
 from guests.hardware import Disk
@@ -116,3 +117,22 @@ def test_it_goes_on_after_a_reload_and_a_restart_and_certificates_are_renewed_by
     assert shown(vm, "keyquorum-renew.service", "Result") == {"Result": "success"}
     vm.run(f"systemctl stop {UNITS}", timeout=SECONDS)
     stays_closed(vm, SERVED)
+
+
+def test_a_new_version_and_a_removal_leave_it_to_its_administrator(vm: Machine) -> None:
+    """It goes on with what was installed, ends with the package and is back with it: it was enabled all the time."""
+    with open(package(), "rb") as file:
+        vm.put("/root/keyquorum.deb", file.read())
+    vm.run("echo update_initramfs=no >/etc/initramfs-tools/update-initramfs.conf")  # minutes here, and no boot follows
+    vm.run(f"systemctl start {UNITS}", timeout=SECONDS)
+    before = shown(vm, "keyquorum-custodian", "MainPID")
+    vm.run("dpkg --install /root/keyquorum.deb", timeout=SECONDS)
+    assert shown(vm, "keyquorum-custodian", "ActiveState") == {"ActiveState": "active"}
+    assert shown(vm, "keyquorum-custodian", "MainPID") != before
+    opens(vm, SERVED)
+    vm.run("dpkg --remove keyquorum", timeout=SECONDS)
+    assert not vm.run("ps -e -o args= | grep [k]eyquorum", check=False).text
+    assert vm.run(f"ls {STATE}/custodian.toml").text
+    vm.run("dpkg --install /root/keyquorum.deb", timeout=SECONDS)
+    assert shown(vm, "keyquorum-custodian", "ActiveState") == {"ActiveState": "active"}
+    opens(vm, SERVED)
