@@ -21,9 +21,11 @@ class Person:
         self._machine, self._passphrase = machine, passphrase
 
     def log_in(self) -> None:
-        """Log in as root."""
-        self._machine.wait_console(f"{HOST} login: $")
+        """Log in as root, and have the kernel say nothing behind a prompt any more, as it may until then."""
+        self._machine.wait_console(f"{HOST} login: ")
         self._machine.type("root\n")
+        self._machine.wait_console(rf"^root@{HOST}:[^#\n]*# ")
+        self._machine.type("dmesg --console-off\n")
         self._wait()
 
     def types(self, commands: str) -> str:

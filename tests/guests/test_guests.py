@@ -252,5 +252,5 @@ def test_debian_12_boots_and_switches_off_at_the_button(tmp_path: Path) -> None:
         assert "VERSION_CODENAME=bookworm" in vm.run(["cat", "/etc/os-release"]).text
         vm.wait_console("login:")
         vm.type("root\n")
-        vm.wait_console(r"root@guest:~# ?$")
+        vm.wait_console("root@guest:~# ")
         vm.powerdown()
