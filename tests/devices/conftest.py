@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from devices.bench import PASSPHRASE, Bench
+from devices.custodian_site import Running
+from devices.tpm_emulator import Emulator
 from keyquorum import settings
 
 if TYPE_CHECKING:
@@ -49,3 +51,19 @@ def bench(memory_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for uuid in made.volumes:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{LOCKS}/{uuid}.lock")
+
+
+@pytest.fixture
+def tpm(bench: Bench) -> Iterator[Emulator]:
+    """The machine's TPM, and a place for what custodians need to know of the machine."""
+    with Emulator(bench.path("tpm")) as emulator:
+        with open(bench.path("keyquorum.conf"), "a", encoding="utf-8") as file:
+            file.write(f"tpm_device = {emulator.device}\nmachine = {bench.path('machine.json')}\n")
+        yield emulator
+
+
+@pytest.fixture
+def custodian(bench: Bench) -> Iterator[Running]:
+    """A custodian that serves."""
+    with Running(bench.path("custodian")) as running:
+        yield running

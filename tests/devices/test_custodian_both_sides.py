@@ -28,25 +28,9 @@ from keyquorum.unlock.remote import Pacing
 from unit.custodian.notes import private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from devices.bench import Bench, Said
 
 MACHINE = "db-9"
-
-
-@pytest.fixture
-def custodian(bench: Bench) -> Iterator[Running]:
-    with Running(bench.path("custodian")) as running:
-        yield running
-
-
-@pytest.fixture
-def tpm(bench: Bench) -> Iterator[Emulator]:
-    with Emulator(bench.path("tpm")) as emulator:
-        with open(bench.path("keyquorum.conf"), "a", encoding="utf-8") as file:
-            file.write(f"tpm_device = {emulator.device}\nmachine = {bench.path('machine.json')}\n")
-        yield emulator
 
 
 class Sides:

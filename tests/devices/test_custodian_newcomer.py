@@ -79,14 +79,6 @@ class Newcomer:
 
 
 @pytest.fixture
-def tpm(bench: Bench) -> Iterator[Emulator]:
-    with Emulator(bench.path("tpm")) as emulator:
-        with open(bench.path("keyquorum.conf"), "a", encoding="utf-8") as file:
-            file.write(f"tpm_device = {emulator.device}\nmachine = {bench.path('machine.json')}\n")
-        yield emulator
-
-
-@pytest.fixture
 def newcomer(bench: Bench, tpm: Emulator) -> Iterator[Newcomer]:
     made = Newcomer(bench)
     yield made

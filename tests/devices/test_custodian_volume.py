@@ -36,14 +36,6 @@ def pacing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tpm(bench: Bench) -> Iterator[Emulator]:
-    with Emulator(bench.path("tpm")) as emulator:
-        with open(bench.path("keyquorum.conf"), "a", encoding="utf-8") as file:
-            file.write(f"tpm_device = {emulator.device}\nmachine = {bench.path('machine.json')}\n")
-        yield emulator
-
-
-@pytest.fixture
 def core(tpm: Emulator, bench: Bench) -> Iterator[Core]:
     keys = machine_keys.read_attested(Tuning(tpm_device=tpm.device))
     with Core(bench.root, ek_certificate.key_hash(tpm_public.parse(keys.ek, "EK"))) as made:

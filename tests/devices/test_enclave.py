@@ -26,23 +26,7 @@ from keyquorum.unlock import remote
 from keyquorum.unlock.remote import Pacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from devices.bench import Bench, Said
-
-
-@pytest.fixture
-def custodian(bench: Bench) -> Iterator[Running]:
-    with Running(bench.path("custodian")) as running:
-        yield running
-
-
-@pytest.fixture
-def tpm(bench: Bench) -> Iterator[Emulator]:
-    with Emulator(bench.path("tpm")) as emulator:
-        with open(bench.path("keyquorum.conf"), "a", encoding="utf-8") as file:
-            file.write(f"tpm_device = {emulator.device}\nmachine = {bench.path('machine.json')}\n")
-        yield emulator
 
 
 class Enclave(Sides):
