@@ -55,11 +55,6 @@ class Bench:
         self.vm.plug(self.fragments[serial])
         self.vm.run(f"udevadm wait --timeout=40 /dev/disk/by-id/virtio-{serial}-part1")
 
-    def unplug(self, serial: str) -> None:
-        """Take a fragment disk away."""
-        self.vm.unplug(serial)
-        self.vm.run(f"udevadm wait --removed --timeout=40 /dev/disk/by-id/virtio-{serial}-part1")
-
     def pcr_15(self) -> bytes:
         """The value of PCR 15 in the SHA-256 bank."""
         said = self.vm.run("tpm2_pcrread sha256:15").text
@@ -159,7 +154,7 @@ def test_the_key_is_linked_into_a_keyring_of_choice(bench: Bench) -> None:
 def test_a_missing_disk_is_waited_for_while_it_may_come(bench: Bench) -> None:
     """And without it the quorum is not reached, which is exit code 3."""
     for serial in bench.fragments:
-        bench.unplug(serial)
+        bench.vm.unplug(serial)
     refused = bench.keyquorum(f"unlock UUID={WRAPPED.luks.uuid} --name late", code=3)
     assert (refused["outcome"], refused["missing"]) == ("failed", 1)
     assert {holder["name"]: holder["verdict"] for holder in refused["holders"]} == {

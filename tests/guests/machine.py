@@ -251,12 +251,18 @@ class Machine:
         self._plugged[disk.serial] = disk
 
     def unplug(self, serial: str, *, timeout: float = PLUG_SECONDS) -> None:
-        """Take a plugged disk away; the guest has let it go when this returns."""
+        """Take a plugged disk away; the guest has let it go when this returns.
+
+        Its udev too: what it still had to do for this disk would be done to the next one of the same name (seen: the
+        link of the one before led to a new disk, counted as ready, and went while that was being written to).
+        """
         disk = self._plugged.pop(serial)
+        kernel_knows = "/sys" + self.run(["udevadm", "info", "--query=path", f"--name={disk.device}"]).text
         since = self._qmp.events
         self._qmp.call("device_del", {"id": disk.name})
         self._qmp.wait_event("DEVICE_DELETED", timeout=timeout, since=since, device=disk.name)
         self._qmp.call("blockdev-del", {"node-name": disk.node})
+        self.run(f"udevadm wait --removed --timeout={timeout:g} {kernel_knows} && udevadm settle --timeout={timeout:g}")
         self._slots = {slot: "" if used_by == serial else used_by for slot, used_by in self._slots.items()}
 
     def dump_memory(self, path: str) -> None:
