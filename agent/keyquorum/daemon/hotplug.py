@@ -54,7 +54,7 @@ class Hotplug:
         while True:
             try:
                 self._read()
-            except (OSError, ValueError, NetlinkError) as error:  # messages were lost, or one was not UTF-8
+            except (OSError, ValueError, NetlinkError, KeyError) as error:  # lost, not UTF-8, or (KeyError) not bound
                 speech.warn(f"listening for devices was interrupted: {type(error).__name__}")
                 self._tell(DEVICE)  # nobody knows what was missed
                 time.sleep(_PAUSE)
