@@ -8,6 +8,7 @@ import os
 from keyquorum import speech
 from keyquorum.errors import KeyquorumError
 from keyquorum.holders import custodian_where, enclave_where
+from keyquorum.initramfs import hook_list
 from keyquorum.linux.collateral_store import Store
 
 TYPE_CHECKING = False
@@ -42,18 +43,20 @@ def _lines(volume: str, placement: Placement) -> list[str]:
     try:
         _, attested = enclave_where.parse(placement.where)
     except KeyquorumError as error:
-        return [f"note {placement.name} of {volume} will not be believed in the initramfs: {error.message}"]
+        return [hook_list.note(f"{placement.name} of {volume} will not be believed in the initramfs: {error.message}")]
     store = Store(attested.collateral)
     kept = [os.path.join(attested.collateral, name) for name in store.names() if not name.endswith(_WASTE)]
     found = [_line(path, f"{placement.name} of {volume}") for path in (*attested.files, *kept[:_MOST_FILES])]
     if len(kept) > _MOST_FILES:
-        found.append(f"note {attested.collateral} has more than {_MOST_FILES} files; the others are left out")
+        found.append(
+            hook_list.note(f"{attested.collateral} has more than {_MOST_FILES} files; the others are left out")
+        )
     if attested.test_roots:
-        found.append(f"note {placement.name} of {volume} is {enclave_where.LOUD}")
+        found.append(hook_list.note(f"{placement.name} of {volume} is {enclave_where.LOUD}"))
     return found
 
 
 def _line(path: str, holder: str) -> str:
-    if any(character.isspace() for character in path):  # the hook reads words
-        return f"note {holder}: {path!r} is left out, for white space in its name"
-    return f"file {path} {path}" if os.path.isfile(path) else f"note {holder}: there is no {path}"
+    if not os.path.isfile(path):
+        return hook_list.note(f"{holder}: there is no {path}")
+    return hook_list.file(path, whose=holder)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program `keyquorum-boot-image DESTDIR`, called by the initramfs hook.
 
-It compiles the Python modules into DESTDIR itself and prints, for the hook to copy with their libraries:
-`exec SOURCE`, `file SOURCE TARGET`, `module NAME` (a kernel module) and `note TEXT`.
+It compiles the Python modules into DESTDIR itself and prints the list of what the hook is to put in (hook_list.py).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import sys
 from keyquorum import process, speech
 from keyquorum.errors import KeyquorumError, UsageError
 from keyquorum.holders import REMOTE, custodian_exchange
-from keyquorum.initramfs import enclave_files, modules
+from keyquorum.initramfs import enclave_files, hook_list, modules
 from keyquorum.initramfs.enclave_files import custodian_of
 from keyquorum.initramfs.wanted import BootVolume, boot_volumes
 from keyquorum.linux import boot_network
@@ -47,7 +46,7 @@ def _fill(words: list[str]) -> int:
         raise UsageError("usage: keyquorum-boot-image DESTDIR", "it is called by the initramfs hook")
     destination, settings = words[0], load()
     volumes = boot_volumes(
-        f"{destination}/cryptroot/crypttab", settings.volumes, lambda text: speech.say(f"note {text}")
+        f"{destination}/cryptroot/crypttab", settings.volumes, lambda text: speech.say(hook_list.note(text))
     )
     if not volumes:
         return 0
@@ -55,13 +54,13 @@ def _fill(words: list[str]) -> int:
     measure = any(volume.volume_set.measure_pcr >= 0 for volume in volumes)
     loaded = modules.needed(kinds, measure=measure)
     for shared in modules.install(loaded, destination):
-        speech.say(f"exec {shared}")
-    speech.say(f"exec {os.path.realpath(sys.executable)}")
+        speech.say(hook_list.program(shared))
+    speech.say(hook_list.program(os.path.realpath(sys.executable)))
     for path in _libraries():
-        speech.say(f"exec {path}")
+        speech.say(hook_list.program(path))
     with_tpm = measure or not kinds.isdisjoint({"tpm", *REMOTE})
     for module in (*(_TPM_MODULES if with_tpm else ()), *(_DISK_MODULES if "disk" in kinds else ())):
-        speech.say(f"module {module}")
+        speech.say(hook_list.driver(module))
     _own_files(volumes, settings, destination, [modules.ROOT, *modules.roots(loaded)])
     if "pkcs11" in kinds:
         _tokens(settings)
@@ -92,37 +91,39 @@ def _own_files(volumes: list[BootVolume], settings: Settings, destination: str, 
     )
     _write(destination + BOOT_VOLUMES, "".join(f"{volume.uuid} {volume.name}\n" for volume in volumes), 0o644)
     for volume in volumes:
-        speech.say(f"file {volume.anchor} {volume.anchor}")
+        speech.say(hook_list.file(volume.anchor))
         for log in sorted(glob.glob(f"{glob.escape(settings.reference)}/{volume.uuid}-*.eventlog")):
-            speech.say(f"file {log} {log}")
+            speech.say(hook_list.file(log))
     if os.path.exists(FILE):
-        speech.say(f"file {FILE} {FILE}")
+        speech.say(hook_list.file(FILE))
 
 
 def _tokens(settings: Settings) -> None:
     for module in settings.pkcs11_module:
-        speech.say(f"exec {module}")
+        speech.say(hook_list.program(module))
     if not settings.pkcs11_module:
-        speech.say("note a PKCS#11 holder needs pkcs11_module in keyquorum.conf to be asked in the initramfs")
+        speech.say(hook_list.note("a PKCS#11 holder is asked in the initramfs with pkcs11_module in keyquorum.conf"))
 
 
 def _custodians(volumes: list[BootVolume], settings: Settings, destination: str) -> None:
     """Put in what asks custodians: TLS, the machine's identity, and what brings up the network."""
     _write(destination + _HAS_CUSTODIANS, "", 0o644)
     for path in _libraries(_TLS_LIBRARIES):
-        speech.say(f"exec {path}")
-    speech.say(f"file {_NETWORK_UP} {boot_network.SCRIPT}")
+        speech.say(hook_list.program(path))
+    speech.say(hook_list.file(_NETWORK_UP, boot_network.SCRIPT))
     for driver in ("af_packet", *_network_drivers(), *_VSOCK_MODULES):
-        speech.say(f"module {driver}")
-    speech.say(f"file {settings.machine} {settings.machine}")
+        speech.say(hook_list.driver(driver))
+    speech.say(hook_list.file(settings.machine))
     try:
         known = {name for name, _ in custodian_exchange.load_identity(settings.machine).custodians}
         for volume, placement in ((v, p) for v in volumes for p in v.volume_set.placements if p.kind in REMOTE):
             custodian = custodian_of(placement)
             if custodian not in known:
-                speech.say(f"note {placement.name} of {volume.name}: this machine is not enrolled at {custodian}")
+                speech.say(
+                    hook_list.note(f"{placement.name} of {volume.name}: this machine is not enrolled at {custodian}")
+                )
     except KeyquorumError as error:
-        speech.say(f"note no custodian will be asked in the initramfs: {error.message}")
+        speech.say(hook_list.note(f"no custodian will be asked in the initramfs: {error.message}"))
 
 
 def _network_drivers(root: str = "/sys/class/net") -> list[str]:
