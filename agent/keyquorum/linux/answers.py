@@ -55,7 +55,7 @@ class LocalAnswers:
             _check_open(name, descriptor)  # before a descriptor of our own takes the number
         self._kept: dict[str, Secret] = {}
         self._asking, self._table = _thread.allocate_lock(), _thread.allocate_lock()
-        self._cancelled, self._cancel = self._pipe = os.pipe2(os.O_CLOEXEC)
+        self._cancelled, self._cancel = self._pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def introduce(self, kinds: Mapping[str, str]) -> None:
         """Learn the kind of each holder; with it, systemd's own credentials count too."""
@@ -101,17 +101,26 @@ class LocalAnswers:
         """End the question that stands, for instance because the quorum is reached; the terminal is restored."""
         if not self._asking.acquire(blocking=False):
             os.write(self._cancel, b"x")
-            ended = self._asking.acquire(timeout=2.0)
-            os.read(self._cancelled, 1)  # later questions are not meant
-            if not ended:
-                return
+            if not self._asking.acquire(timeout=2.0):
+                return  # a starved thread still finds the order
+            self._forget_orders()
         self._asking.release()
+
+    def _forget_orders(self) -> None:
+        """Later questions are not meant; called by whoever holds `_asking`."""
+        try:
+            while self._pipe and os.read(self._cancelled, 64):
+                pass
+        except BlockingIOError:
+            return
 
     def close(self) -> None:
         """Wipe what is kept. Call `cancel` before when another thread may still be asking."""
         for name in tuple(self._kept):
             self.forget(name)
-        self._close_pipe()
+        if self._asking.acquire(blocking=False):  # else a thread still looks at the pipe, and its end closes it
+            self._close_pipe()
+            self._asking.release()
 
     def __del__(self) -> None:
         """Programs end without `close`; whoever makes many of these in one process loses no descriptors either."""
@@ -189,6 +198,7 @@ class LocalAnswers:
         try:
             answer = self._prompt(question, deadline - time.monotonic(), self._cancelled)
         finally:
+            self._forget_orders()
             self._asking.release()
         if answer is None:
             raise UnavailableError("nothing was typed")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -237,9 +238,40 @@ def test_one_question_at_a_time() -> None:
     assert most == [1]
 
 
-def test_cancel_ends_the_question_that_stands_and_no_later_one() -> None:
-    import select
+def test_cancel_reaches_a_question_that_looks_late_and_no_later_one() -> None:
+    """A thread that got no processor for longer than `cancel` waits still finds the order to end."""
+    looked = threading.Event()
 
+    def starved(_question: str, _seconds: float, cancel: int) -> Secret | None:
+        looked.wait(30)
+        return None if ready_now(cancel) else Secret.from_view(b"asked on")
+
+    answers, problems = LocalAnswers(prompt=starved, seconds=30), []
+
+    def ask() -> None:
+        try:
+            answers.ask("a", "?")
+        except UnavailableError as error:
+            problems.append(error.message)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while not answers._asking.locked():
+        time.sleep(0.01)
+    answers.cancel()  # in vain, after its two seconds
+    looked.set()
+    thread.join(30)
+    assert problems == ["nothing was typed"]
+    with answers.ask("b", "?") as later:
+        assert bytes(later.view) == b"asked on"
+    answers.close()
+
+
+def ready_now(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+def test_cancel_ends_the_question_that_stands_and_no_later_one() -> None:
     def patient(question: str, seconds: float, cancel: int) -> Secret | None:
         return None if select.select([cancel], [], [], seconds)[0] else Secret.from_view(b"too late")
 
@@ -253,7 +285,8 @@ def test_cancel_ends_the_question_that_stands_and_no_later_one() -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(0.05)
+    while not answers._asking.locked():
+        time.sleep(0.01)
     started = time.monotonic()
     answers.cancel()
     thread.join(5)
