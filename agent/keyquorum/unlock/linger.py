@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PID_FILES = "/run/keyquorum"
 _LOOK_AGAIN = 5.0  # seconds between looks whether somebody opened the volume
 _SELDOM = 30.0  # at most between attempts that no device asked for: a module that hangs keeps a thread of each
+_PATIENT = 6.0  # times `holder_timeout` that a holder gets at most: nobody waits here, and a slow one may need it
 _AT_MOST = 24 * 3600.0
 
 
@@ -45,7 +46,7 @@ def _watch(proxy: Proxy, *, at_once: bool = False) -> None:
         wait_for_custodians=True,
     )
     events, end = DeviceEvents(), time.monotonic() + _AT_MOST
-    name, delay = proxy.arguments.name, _LOOK_AGAIN
+    name, delay, patience = proxy.arguments.name, _LOOK_AGAIN, 1.0
     due = time.monotonic() + delay
     while time.monotonic() < end:
         came, at_once = at_once or events.wait(_LOOK_AGAIN), False
@@ -53,18 +54,19 @@ def _watch(proxy: Proxy, *, at_once: bool = False) -> None:
             return
         if not came and time.monotonic() < due:
             continue
-        opened = _attempt(quiet)
+        patience = min(patience * 2, _PATIENT)
+        opened = _attempt(quiet, patience)
         delay = _LOOK_AGAIN if came else min(delay * 2, _SELDOM)
         due = time.monotonic() + delay
         if opened:
             return
 
 
-def _attempt(proxy: Proxy) -> bool:
+def _attempt(proxy: Proxy, patience: float) -> bool:
     """Try to open the volume; say whether that was done. A fault of one attempt is not the end of the watch."""
-    name = proxy.arguments.name
+    name, seconds = proxy.arguments.name, proxy.settings.holder_timeout
     try:
-        report = proxy.unlock()
+        report = proxy.with_(settings=proxy.settings.with_(holder_timeout=seconds * patience)).unlock()
     except Exception as error:  # noqa: BLE001 (the edge of a process that nobody starts again: the next attempt may do)
         boot_record.to_kernel_log(f"an attempt to open {name} ended early: {process.fault(error)}")
         return False

@@ -32,6 +32,7 @@ class Night:
         self, monkeypatch: pytest.MonkeyPatch, devices: tuple[float, ...] = (), opened_at: float = 3600
     ) -> None:
         self.now, self.attempts, self._devices = 0.0, list[float](), devices
+        self.patience: list[float] = []
         self.opened = 0.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(linger, "DeviceEvents", lambda: self)
@@ -54,6 +55,7 @@ class Night:
 
     def _unlock(self) -> Callable[[Any], Report]:
         def unlock(proxy: Any) -> Report:
+            self.patience.append(proxy.settings.holder_timeout)
             assert proxy.wait_for_custodians
             assert not proxy.arguments.prompt, "nobody is asked while the ordinary prompt is up"
             self.attempts.append(self.now)
@@ -85,6 +87,14 @@ def test_without_devices_it_becomes_rare(monkeypatch: pytest.MonkeyPatch) -> Non
     attempts = Night(monkeypatch).spend()
     assert attempts[:5] == [5, 15, 35, 65, 95]
     assert len(attempts) < 130
+
+
+def test_a_holder_that_is_always_slow_gets_more_time_than_before_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came too late is asked from the beginning, so the same time again would never be enough."""
+    night = Night(monkeypatch)
+    night.spend()
+    assert proxy().settings.holder_timeout == 5
+    assert night.patience[:4] == [10, 20, 30, 30]
 
 
 def test_with_custodians_the_first_attempt_is_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
