@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from keyquorum.native.tls import Context
 
 _STAGGER = 0.25  # RFC 8305 §5, "Connection Attempt Delay"
-_CONNECT = 5.0  # seconds for one address, TCP and TLS
+_CONNECT = 5.0  # seconds for one address, TCP and TLS, at least; who may take longer in all has a third of that
 _PIECE = 16 * 1024
 _AGAIN = frozenset({errno.EAGAIN, errno.EINTR, errno.EINPROGRESS})
 
@@ -55,10 +55,10 @@ class Patience(Record):
 class Connection:
     """A socket with TLS in it. `close` it."""
 
-    def __init__(self, target: Target, context: Context, server: str) -> None:
-        """Begin to connect; raises `UnavailableError` when that fails at once."""
+    def __init__(self, target: Target, context: Context, server: str, seconds: float) -> None:
+        """Begin to connect, to be given up after `seconds`; raises `UnavailableError` when that fails at once."""
         self.target, self.ready = target, False
-        self.give_up = time.monotonic() + _CONNECT
+        self.give_up = time.monotonic() + seconds
         self._connected = False
         self._unsent = b""
         self._session = Session(context, server)
@@ -191,6 +191,7 @@ def connect(endpoints: tuple[Endpoint, ...], context: Context, server: str, pati
 class _Race:
     def __init__(self, context: Context, server: str, patience: Patience) -> None:
         self._context, self._server, self._patience = context, server, patience
+        self._seconds = max(_CONNECT, (patience.deadline - time.monotonic()) / 3)  # for one address
         self._queue: list[Target] = []
         self._running: list[Connection] = []
         self._failed: dict[str, str] = {}
@@ -212,7 +213,9 @@ class _Race:
             for connection in self._running:
                 poll.register(connection.descriptor, connection.wants)
             ends = [connection.give_up for connection in self._running]
-            events = self._patience.wait(poll, min([*ends, *([self._next] if self._queue else []), now + _CONNECT]))
+            events = self._patience.wait(
+                poll, min([*ends, *([self._next] if self._queue else []), now + self._seconds])
+            )
             winner = self._advance(set(events))
             if winner is not None:
                 return winner
@@ -235,13 +238,13 @@ class _Race:
     def _begin(self, target: Target, now: float) -> None:
         self._next = now + _STAGGER
         try:
-            self._running.append(Connection(target, self._context, self._server))
+            self._running.append(Connection(target, self._context, self._server, self._seconds))
         except UnavailableError as error:
             self._fail(target, error.message)
 
     def _advance(self, touched: set[int]) -> Connection | None:
         for connection in tuple(self._running):
-            problem = "" if time.monotonic() < connection.give_up else f"no answer in {_CONNECT:.0f} s"
+            problem = "" if time.monotonic() < connection.give_up else f"no answer in {self._seconds:.0f} s"
             try:
                 if connection.descriptor in touched and connection.go_on():
                     self._running.remove(connection)

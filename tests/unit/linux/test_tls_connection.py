@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from keyquorum.errors import KeyquorumError, UnavailableError
+from keyquorum.linux import tls_connection
 from keyquorum.linux.tls_connection import Connection, Patience, connect
 from keyquorum.model import network_address
 from keyquorum.native.tls import Context, Session
@@ -246,6 +247,25 @@ def test_silence_ends_at_the_deadline_and_is_named(context: Context) -> None:
     with Server(None, wait_for_the_end) as silent, pytest.raises(UnavailableError, match="no answer") as failed:
         reached(context, silent.address, seconds=0.6)
     assert silent.address in str(failed.value)
+
+
+@pytest.mark.parametrize(("seconds", "given"), [(30.0, 10), (3.0, 2)])
+def test_an_address_is_given_up_after_a_third_of_the_time(
+    seconds: float, given: int, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But never before the least; so whoever may take longer, on a slow machine, may take longer to connect."""
+    monkeypatch.setattr(tls_connection, "_CONNECT", 2.0)
+    clock = [time.monotonic()]
+
+    def nothing(_poll: select.poll, until: float) -> dict[int, int]:
+        clock.append(until)
+        return {}
+
+    monkeypatch.setattr(tls_connection, "ready", nothing)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
+    with Server(None, wait_for_the_end) as silent, pytest.raises(UnavailableError, match="cannot be reached") as failed:
+        reached(context, silent.address, seconds=seconds)
+    assert f"no answer in {given} s" in str(failed.value)
 
 
 def test_silence_after_the_handshake_ends_too(authority: Authority, context: Context, tmp_path: Any) -> None:
