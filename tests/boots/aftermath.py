@@ -12,7 +12,9 @@ from boots.enrolled import NAME, OPENED, PROMPT
 from guests.luks_image import Luks
 from guests.machine import BOOT_SECONDS, Machine
 
-VALID, UNAVAILABLE, REFUSED, TAMPERED, NOT_NEEDED = ("valid", "unavailable", "refused", "tampered", "not needed")
+VALID, UNAVAILABLE, SILENT = ("valid", "unavailable", "silent")
+REFUSED, TAMPERED, NOT_NEEDED = ("refused", "tampered", "not needed")
+MISSING = {UNAVAILABLE, NOT_NEEDED}  # the latter when the others were quicker than the look for this one
 STAYS_CLOSED = f"keyquorum: {NAME} stays closed: the quorum is not reached: "
 # When udev has probed every device and the unlock is about to start.
 BEFORE_UNLOCK = "Begin: Running /scripts/local-top"
@@ -59,7 +61,7 @@ def opened_late(vm: Machine) -> dict[str, Told]:
 def ask_everyone(vm: Machine, luks: Luks, *, quorum: bool = True, reach: tuple[str, ...] = ()) -> dict[str, Told]:
     """What each holder answers to `keyquorum check`, which stops for nobody, and whether all that would open.
 
-    Asks again while one of `reach` is unavailable: connecting may take a starved guest longer than either side waits.
+    Asks again while one of `reach` is unavailable, or anybody is silent: a starved guest may be slower than we wait.
     """
     words = f"keyquorum check /dev/disk/by-uuid/{luks.uuid} --json --no-prompt"
     end = time.monotonic() + BOOT_SECONDS
@@ -67,7 +69,8 @@ def ask_everyone(vm: Machine, luks: Luks, *, quorum: bool = True, reach: tuple[s
         done = vm.run(words, timeout=_CHECK_SECONDS, check=False)
         assert done.code in {0, 3}, done
         told = _verdicts(json.loads(done.output))
-        if time.monotonic() > end or not any(told[name].verdict == UNAVAILABLE for name in reach):
+        slow = any(told[name].verdict == UNAVAILABLE for name in reach)
+        if time.monotonic() > end or not (slow or any(holder.verdict == SILENT for holder in told.values())):
             break
     assert done.code == (0 if quorum else 3), told
     return _report(done.output, "quorum" if quorum else "failed")

@@ -104,12 +104,20 @@ class Custodian:
             assert time.monotonic() < end, f"{self.name}'s log has no {words!r}: {self.log()}"
             time.sleep(1)
 
+    def wait_until_alone(self) -> None:
+        """Wait until the machine that asked has its answer and hung up."""
+        end = time.monotonic() + BOOT_SECONDS
+        while self._is_connected():
+            assert time.monotonic() < end, f"{self.name} is asked without end"
+            time.sleep(0.5)
+
     def wait_until_judged(self) -> None:
         """Wait until a machine had evidence of this enclave and hung up, as it does when it has judged it."""
         end = time.monotonic() + BOOT_SECONDS
-        while not os.path.exists(os.path.join(self.directory, ASKED)) or self._is_connected():
-            assert time.monotonic() < end, f"{self.name} was not asked, or is asked without end"
+        while not os.path.exists(os.path.join(self.directory, ASKED)):
+            assert time.monotonic() < end, f"{self.name} was not asked"
             time.sleep(0.5)
+        self.wait_until_alone()
 
     def _is_connected(self) -> bool:
         """Look for a relay of the test machine's network (`guests.relay`) to this custodian's port."""
@@ -136,10 +144,10 @@ def holder(name: str, kind: str = "custodian") -> str:
 
 def enrol_machine(vm: Machine, custodian: Custodian, address: str) -> None:
     """What operator and administrator do: the endorsement key goes one way, the invitation the other."""
-    key = json.loads(vm.run("keyquorum machine show --json").output)["endorsement_key"]
+    key = json.loads(vm.run("keyquorum machine show --json", timeout=BOOT_SECONDS).output)["endorsement_key"]
     invitation = custodian.operator("enroll-machine", MACHINE, "--ek", key)
     vm.put("/root/invitation.json", json.dumps(invitation).encode(), mode=0o600)
-    vm.run(f"keyquorum machine enroll --invitation /root/invitation.json --address {address}")
+    vm.run(f"keyquorum machine enroll --invitation /root/invitation.json --address {address}", timeout=BOOT_SECONDS)
 
 
 def write_reference(vm: Machine) -> None:

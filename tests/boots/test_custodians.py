@@ -102,6 +102,7 @@ def refused_by_all(place: Site, vm: Machine, entry: str, words: str) -> dict[str
     def wait_for_entries() -> None:
         for custodian in place.custodians:
             custodian.wait_for_entry(entry)
+            custodian.wait_until_alone()
 
     told = opened_by_passphrase(vm, place.scene.luks, wait_for_entries)
     for name in (EU, NO):

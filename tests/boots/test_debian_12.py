@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from boots.aftermath import MISSING
 from boots.enrolled import ANY_TWO, NAME, OPENED, PROMPT, Scene, enrolled_root
 from boots.leftovers import assert_nothing_left, report, verdicts
 
@@ -32,8 +33,9 @@ def test_the_root_opens_by_itself(scene: Scene) -> None:
 def test_a_missing_holder(scene: Scene) -> None:
     scene.tpm = None
     with scene.machine() as vm:
-        vm.wait_console(r"tpm \(tpm\): unavailable")
         vm.wait_console(OPENED)
         vm.wait_boot()
-        assert verdicts(report(vm, NAME)) == {"disk-a": "valid", "tpm": "unavailable", "disk-b": "valid"}
+        found = verdicts(report(vm, NAME))
+        assert found.pop("tpm") in MISSING
+        assert found == {"disk-a": "valid", "disk-b": "valid"}
         assert PROMPT not in vm.console_text()

@@ -4,11 +4,9 @@
 import os
 
 from boots import aftermath
-from boots.aftermath import NOT_NEEDED, UNAVAILABLE, VALID, ask_everyone, nothing_left, opened_by_itself
+from boots.aftermath import MISSING, UNAVAILABLE, VALID, ask_everyone, nothing_left, opened_by_itself
 from boots.enrolled import NAME, Scene
 from guests.hardware import Disk
-
-MISSING = {UNAVAILABLE, NOT_NEEDED}  # the latter when the other two were quicker than the look for this one
 
 
 def test_without_the_first_disk(scene: Scene) -> None:

@@ -49,6 +49,7 @@ def follow(vm: Machine, hardware: Hardware, blocks: list[str]) -> str:
     commands = "".join(f"{block}\n" for block in blocks)
     assert commands.endswith("reboot\n")
     person = Person(vm, PASSPHRASE)
+    vm.wait_boot()  # systemd tells on this terminal what it starts
     person.log_in()
     shown = person.types(commands.removesuffix("reboot\n"))
     hardware.take_boot_files(vm)

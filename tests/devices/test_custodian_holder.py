@@ -284,11 +284,11 @@ def test_silence_costs_its_deadline(path: str, machine: MachineUnderTest, custod
 
     custodian.answers[path] = silent
     begun = time.monotonic()
-    error = refused(machine, custodian, seconds=2.0)
+    error = refused(machine, custodian, seconds=6.0)
     custodian.ended.set()
     assert isinstance(error, UnavailableError)
     assert "in time" in error.message
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 30
 
 
 JUNK: dict[str, dict[str, Any]] = {

@@ -16,6 +16,7 @@ from keyquorum.daemon.hotplug import DEVICE, Hotplug
 
 SECONDS = 20.0
 KOBJECT_UEVENT = 15  # linux/netlink.h
+pytestmark = pytest.mark.usefixtures("announcements")
 
 
 def repeat(action: str, path: str) -> None:

@@ -74,6 +74,7 @@ def test_ready_reload_stop(daemon: Daemon) -> None:
     assert daemon.process.wait(SECONDS) == 0
 
 
+@pytest.mark.usefixtures("announcements")
 def test_it_sleeps(daemon: Daemon) -> None:
     """No wake-ups of its own: a second of its life costs no measurable time."""
     daemon.wait_for("READY=1")

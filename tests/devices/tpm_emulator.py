@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+PORT_TRIES = 20
+
 Change = Callable[[bytes, bytes], bytes | None]
 
 
@@ -35,7 +37,7 @@ class Emulator:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         os.makedirs(directory, exist_ok=True)
-        self.port = free_ports()
+        self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -45,7 +47,16 @@ class Emulator:
         return f"swtpm:host=127.0.0.1,port={self.port}"
 
     def start(self) -> None:
-        """Switch it on and wait until it listens."""
+        """Switch it on and wait until it listens, at the ports that it had before."""
+        had = self.port
+        for _ in range(PORT_TRIES):
+            self.port = had or free_ports()
+            if self._listens():
+                return
+            time.sleep(0.5)  # somebody else took one of them meanwhile
+        raise AssertionError(f"swtpm finds no port to listen at, the last one tried was {self.port}")
+
+    def _listens(self) -> bool:
         program = shutil.which("swtpm")
         assert program, "swtpm is not installed"
         self._process = subprocess.Popen(
@@ -64,15 +75,16 @@ class Emulator:
             ],
             stdin=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
             except OSError:
-                assert self._process.poll() is None, "swtpm ended"
+                if self._process.poll() is not None:
+                    return False
                 time.sleep(0.01)
             else:
-                return
+                return True
         raise AssertionError("swtpm does not listen")
 
     def stop(self) -> None:

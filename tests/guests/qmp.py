@@ -10,7 +10,7 @@ from typing import Any
 
 from guests.errors import MachineEndedError, NotInTimeError, QmpError
 
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 300.0
 
 
 class Qmp:

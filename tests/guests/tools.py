@@ -12,7 +12,7 @@ from guests import guardian
 from guests.errors import ToolError
 
 LINES_OF_ERROR = 40
-SECONDS_TO_DIE = 10.0
+SECONDS_TO_DIE = 120.0  # who waits for a disk of a busy host cannot die before it answers
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",

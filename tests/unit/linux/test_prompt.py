@@ -294,6 +294,7 @@ def initramfs(tmp_path: Path) -> Iterator[Callable[[float], Console]]:
         person.close()
 
 
+@pytest.mark.usefixtures("console_level")
 def test_console_of_an_initramfs(initramfs: Callable[[float], Console]) -> None:
     person = initramfs(20)
     person.see(b"PIN of token: ")
@@ -304,6 +305,7 @@ def test_console_of_an_initramfs(initramfs: Callable[[float], Console]) -> None:
     assert person.echoes()
 
 
+@pytest.mark.usefixtures("console_level")
 def test_console_is_as_before_when_nobody_types(initramfs: Callable[[float], Console]) -> None:
     levels = Path("/proc/sys/kernel/printk").read_bytes()
     person = initramfs(4)

@@ -170,6 +170,7 @@ exec sh -c 'for try in 1 2 3; do /lib/cryptsetup/askpass "Please unlock: " | cat
 """
 
 
+@pytest.mark.usefixtures("console_level")
 def test_the_real_askpass_gives_the_console_back(tmp_path: Path) -> None:
     keyboard, terminal = os.openpty()
     name, levels = f"test-{os.getpid()}", _kernel_messages()

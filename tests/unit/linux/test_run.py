@@ -184,7 +184,7 @@ def test_deadline_ends_the_whole_group(tmp_path: Path) -> None:
 def test_a_polite_program_may_clean_up(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     with pytest.raises(KeyquorumError, match="did not finish"):
-        shell(f"trap 'echo cleaned >{trace}; exit' TERM; while :; do sleep 0.05; done", Limits(seconds=1.0))
+        shell(f"trap 'echo cleaned >{trace}; exit' TERM; while :; do sleep 0.05; done", Limits(seconds=3.0))
     assert trace.read_text() == "cleaned\n"
 
 

@@ -144,10 +144,11 @@ def test_waiting_has_a_bound_of_its_own(scenes: Any) -> None:
 def test_a_person_and_a_custodian_at_once(scenes: Any) -> None:
     """The custodian answers while the question stands: the question is withdrawn and nobody has to type."""
     scene, asked = scenes(THREE, kinds={3: FAR}, people=frozenset({2})), threading.Event()
+    over = threading.Event()
 
     def think_for_long(_task: OpenTask) -> Held:
         asked.set()
-        time.sleep(0.5)
+        over.wait(30)
         raise UnavailableError("nothing was typed")
 
     scene.behaviours |= {2: think_for_long, 3: late(asked, scene.honest(3))}
@@ -159,6 +160,7 @@ def test_a_person_and_a_custodian_at_once(scenes: Any) -> None:
         assert gathering.missing == 0
         assert verdicts(gathering) == {1: report.VALID, 2: report.NOT_NEEDED, 3: report.VALID}
     assert scene.answers.cancelled
+    over.set()
 
 
 def test_an_answer_that_came_before_the_question_withdraws_it_too(scenes: Any) -> None:
