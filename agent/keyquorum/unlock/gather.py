@@ -195,13 +195,16 @@ class Gathering:
             self._remote.listen(box)
             box.put(None)  # whoever answered before we listened knocked at no door
         try:
-            while waiting and not self._done() and (left := end - time.monotonic()) > 0:
-                for answer in box.take(left):
+            while waiting and not self._done():
+                left = end - time.monotonic()
+                for answer in box.take(max(0.0, left)):
                     if answer is None:  # a custodian may have answered meanwhile
                         self.wait_for_custodians(0.0)
                     else:
                         del waiting[answer.verdict.index]
                         self._accept(answer)
+                if left <= 0:  # only now: what is here counts, however late we are awake
+                    break
         finally:
             if self._remote is not None:
                 self._remote.listen(None)
