@@ -86,6 +86,9 @@ def _start() -> None:
     except OSError:
         os.close(descriptor)
         return
+    if configured():  # whoever had the lock before us has brought it up since we looked
+        os.close(descriptor)
+        return
     try:
         start_thread(_bring_up, descriptor)
     except UnavailableError:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ DOWN = "eth0\t00000000\t0102A8C0\t0002\t0\t0\t0\t00000000\t0\t0\t0\n"
 LOOPBACK = "00000000000000000000000000000001 01 80 10 80       lo\n"
 LINK = "fe800000000000005054000012340056 02 40 20 80     eth0\n"
 GLOBAL = "20010db8000000000000000000000007 02 40 00 80     eth0\n"
+UNTIL_TOLD = "until [ -e told ]; do sleep 0.05; done\n"
 
 
 class Initramfs:
@@ -48,6 +50,15 @@ class Initramfs:
         path = self.directory / "network-up"
         path.write_text(f"#!/bin/sh\ncd {self.directory}\n{text}\n")
         path.chmod(0o755)
+
+    def tell(self) -> None:
+        """Let a script go on that waits `UNTIL_TOLD`."""
+        (self.directory / "told").touch()
+
+    def wait_until_ended(self) -> None:
+        """Return when nobody brings the network up any more."""
+        with (self.directory / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
     def runs(self) -> int:
         """How often the script ran."""
@@ -112,19 +123,36 @@ def test_it_is_brought_up_once_for_several_who_ask(initramfs: Initramfs, monkeyp
     assert (initramfs.directory / "seen").read_text() == "dhcp \n"
 
 
+def test_who_gets_the_lock_once_it_is_up_starts_nothing(initramfs: Initramfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = fcntl.flock
+
+    def meanwhile(descriptor: int, operation: int) -> None:
+        initramfs.network(ROUTE, "")
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    initramfs.script("echo x >>ran")
+    boot_network.ensure(soon())
+    initramfs.wait_until_ended()
+    assert initramfs.runs() == 0
+
+
 def test_an_advertisement_is_enough_while_dhcp_still_asks(initramfs: Initramfs) -> None:
-    initramfs.script(f'printf "{GLOBAL}" >inet6\nsleep 3\necho x >>ran')
-    started = time.monotonic()
+    initramfs.script(f'printf "{GLOBAL}" >inet6\n{UNTIL_TOLD}echo x >>ran')
     boot_network.ensure(soon())
     assert initramfs.runs() == 0, "the script still runs"
-    assert time.monotonic() - started < 3
+    initramfs.tell()
+    initramfs.wait_for_runs(1)
 
 
 def test_no_network_ends_at_the_deadline_and_the_next_one_does_not_begin_anew(initramfs: Initramfs) -> None:
-    initramfs.script("echo x >>ran\nsleep 2")
+    initramfs.script(f"echo x >>ran\n{UNTIL_TOLD}")
     for _ in range(2):
         with pytest.raises(UnavailableError, match="the network is not up yet"):
             boot_network.ensure(soon(0.4))
+        initramfs.wait_for_runs(1)
+    initramfs.tell()
+    initramfs.wait_until_ended()
     assert initramfs.runs() == 1
 
 
