@@ -158,7 +158,7 @@ def test_several_requests_of_one_connection(memory_path: str) -> None:
     ],
 )
 def test_a_slow_client_is_not_waited_for(memory_path: str, sent: bytes, answer: bytes) -> None:
-    with Running(memory_path, replace(QUICK, head=3.0, body=3.0)) as custodian:
+    with Running(memory_path, replace(QUICK, head=5.0, body=5.0)) as custodian:
         with custodian.wire().connect() as tls:
             tls.sendall(sent)
             said = read_all(tls)
@@ -171,7 +171,7 @@ def test_a_slow_client_is_not_waited_for(memory_path: str, sent: bytes, answer: 
 
 def test_a_client_that_drips_ends_with_its_head(memory_path: str) -> None:
     """Each byte comes in time, all of them do not."""
-    with Running(memory_path, replace(QUICK, head=3.0)) as custodian:
+    with Running(memory_path, replace(QUICK, head=5.0)) as custodian:
         ended = threading.Event()
         with custodian.wire().connect() as tls:
 

@@ -90,9 +90,9 @@ def test_the_watchdog_hears_it_in_time(tmp_path: Path) -> None:
     try:
         daemon.wait_for("READY=1")
         started = time.monotonic()
-        for _ in range(4):
+        for _ in range(8):
             daemon.wait_for("WATCHDOG=1")
-        assert 1.0 < time.monotonic() - started < 30.0
+        assert 2.0 < time.monotonic() - started < 30.0
     finally:
         daemon.end()
 

@@ -225,7 +225,7 @@ def test_the_lock_costs_its_deadline_and_no_more(tpm: Emulator, tmp_path: Path, 
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         started = time.monotonic()
         with pytest.raises(UnavailableError) as caught:
-            enrolment.open(patience=0.3)
+            enrolment.open(patience=3)
         assert time.monotonic() - started < 30
         assert "cannot be locked" in caught.value.message
     finally:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -14,17 +15,21 @@ from types import TracebackType
 from typing import Self
 
 PORT_TRIES = 20
+PORTS = (20000, 32000)  # below what the kernel takes for outgoing connections
 
 Change = Callable[[bytes, bytes], bytes | None]
 
 
 def free_ports() -> int:
-    """Return a port on the loopback such that it and the next one are free."""
+    """Return a port on the loopback such that it and the next one are free.
+
+    It is one that the kernel gives to no connection of its own accord, or the TPM would lose it in a power cycle.
+    """
     while True:
+        port = random.randrange(*PORTS, 2)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
             except OSError:
                 continue
@@ -112,7 +117,8 @@ class Proxy:
     """Somebody on the bus between a TPM and its user.
 
     `change(command, response)` returns what the user gets to see, or None for silence. `before(command)` returns
-    what the TPM gets instead of the command. Everything that passed is in `commands` and `responses`.
+    what the TPM gets instead of the command. Everything that passed is in `commands` and `responses`; `left` is set
+    once a user has gone and all that it sent has passed.
     """
 
     def __init__(self, emulator: Emulator, change: Change | None = None) -> None:
@@ -123,7 +129,7 @@ class Proxy:
         self._target = ("127.0.0.1", emulator.port)
         self._server = socket.create_server(("127.0.0.1", 0))
         self.device = f"swtpm:host=127.0.0.1,port={self._server.getsockname()[1]}"
-        self._ended = threading.Event()
+        self._ended, self.left = threading.Event(), threading.Event()
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -137,6 +143,8 @@ class Proxy:
                     self._relay(user, tpm)
                 except OSError:
                     continue
+                finally:
+                    self.left.set()
 
     def _relay(self, user: socket.socket, tpm: socket.socket) -> None:
         self._tpm = tpm

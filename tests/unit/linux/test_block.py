@@ -56,7 +56,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.setattr(block, "_LINK_PATIENCE", 3.0)
     return Machine(tmp_path)
 
 

@@ -83,6 +83,13 @@ def test_the_script_and_what_it_waits_for_end(initramfs: Initramfs) -> None:
 DEAF = "trap '' TERM; : >\"$0 deaf\"; "  # as askpass(8) of cryptsetup-initramfs is
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is to end by itself is not killed, however busy the machine."""
+    monkeypatch.setattr(prompt_withdrawal, "_PATIENCE", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_question_that_blocks_the_signal_is_answered(initramfs: Initramfs) -> None:
     """It ends by itself then, which is how it puts the console back."""
     os.mkfifo(initramfs.fifo)
@@ -94,6 +101,7 @@ def test_a_question_that_blocks_the_signal_is_answered(initramfs: Initramfs) -> 
     assert (asking.wait(20), ended(reader), ended(script)) == (7, True, True)
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_script_stands_still_while_the_question_ends(initramfs: Initramfs) -> None:
     """Else it asks again, or the boot runs on and ends us before the console has its echo back."""
     os.mkfifo(initramfs.fifo)
@@ -170,7 +178,7 @@ exec sh -c 'for try in 1 2 3; do /lib/cryptsetup/askpass "Please unlock: " | cat
 """
 
 
-@pytest.mark.usefixtures("console_level")
+@pytest.mark.usefixtures("console_level", "patient")
 def test_the_real_askpass_gives_the_console_back(tmp_path: Path) -> None:
     keyboard, terminal = os.openpty()
     name, levels = f"test-{os.getpid()}", _kernel_messages()

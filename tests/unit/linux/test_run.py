@@ -26,7 +26,7 @@ def shell(script: str, limits: Limits = QUICK, stdin: Secret | None = None) -> r
 
 def lives_on(pid: int) -> bool:
     """Say whether a process that was killed lives on. A zombie that nobody has waited for yet does not live."""
-    for _ in range(100):
+    for _ in range(3000):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
@@ -174,14 +174,15 @@ def test_deadline_ends_the_whole_group(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"trap '' TERM; sleep 300 & echo $! $$ >{pids}; wait; wait"
     started = time.monotonic()
-    with pytest.raises(KeyquorumError, match=r"^sh did not finish within 1.5 s$"):
-        shell(script, Limits(seconds=1.5))
-    assert time.monotonic() - started < 6
+    with pytest.raises(KeyquorumError, match=r"^sh did not finish within 3 s$"):
+        shell(script, Limits(seconds=3))
+    assert time.monotonic() - started < 30
     assert len(pids.read_text().split()) == 2
     assert not any(lives_on(int(pid)) for pid in pids.read_text().split())
 
 
-def test_a_polite_program_may_clean_up(tmp_path: Path) -> None:
+def test_a_polite_program_may_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_GRACE", 30.0)
     trace = tmp_path / "trace"
     with pytest.raises(KeyquorumError, match="did not finish"):
         shell(f"trap 'echo cleaned >{trace}; exit' TERM; while :; do sleep 0.05; done", Limits(seconds=3.0))

@@ -136,7 +136,11 @@ def test_a_name_is_resolved(authority: Authority, context: Context, tmp_path: An
         assert made.read(soon()) == b"x"
 
 
-def test_a_name_without_address_is_said(context: Context) -> None:
+def test_a_name_without_address_is_said(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_asked: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("_socket.getaddrinfo", nobody)
     with pytest.raises(UnavailableError, match=r"nowhere\.invalid:1: "):
         reached(context, "nowhere.invalid:1")
 

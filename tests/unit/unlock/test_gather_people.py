@@ -92,8 +92,8 @@ def test_a_person_may_take_longer_than_a_device(scenes: Any) -> None:
     scene, gate = scenes(THREE, people=frozenset({1})), threading.Event()
     scene.behaviours[3] = absent
     scene.behaviours[1] = late(gate, scene.behaviours[1])
-    threading.Timer(0.4, gate.set).start()
-    with contextlib.closing(scene.gathering(holder=0.1)) as gathering:
+    threading.Timer(2.5, gate.set).start()
+    with contextlib.closing(scene.gathering(holder=2.0)) as gathering:
         gathering.ask_unattended()
         gathering.ask_person()
         assert verdicts(gathering)[1] == report.VALID
