@@ -21,6 +21,7 @@ BEFORE_UNLOCK = "Begin: Running /scripts/local-top"
 _REPORT = f"/run/keyquorum/{NAME}.json"
 _SECONDS_TO_LEAVE = 60.0
 _CHECK_SECONDS = 120.0
+_SLOW = "^(disk|the TPM) .* does not answer|among those that answer"
 # The state, the name and the words of every process; a thread group in its end may have no words.
 _PROCESSES = "ps -e -o stat= -o comm= -o args="
 
@@ -61,7 +62,7 @@ def opened_late(vm: Machine) -> dict[str, Told]:
 def ask_everyone(vm: Machine, luks: Luks, *, quorum: bool = True, reach: tuple[str, ...] = ()) -> dict[str, Told]:
     """What each holder answers to `keyquorum check`, which stops for nobody, and whether all that would open.
 
-    Asks again while one of `reach` is unavailable, or anybody is silent: a starved guest may be slower than we wait.
+    Asks again while one of `reach` is unavailable, or anybody has not answered: a starved guest may be slower than we wait.
     """
     words = f"keyquorum check /dev/disk/by-uuid/{luks.uuid} --json --no-prompt"
     end = time.monotonic() + BOOT_SECONDS
@@ -70,10 +71,15 @@ def ask_everyone(vm: Machine, luks: Luks, *, quorum: bool = True, reach: tuple[s
         assert done.code in {0, 3}, done
         told = _verdicts(json.loads(done.output))
         slow = any(told[name].verdict == UNAVAILABLE for name in reach)
-        if time.monotonic() > end or not (slow or any(holder.verdict == SILENT for holder in told.values())):
+        if time.monotonic() > end or not (slow or any(_slow(holder) for holder in told.values())):
             break
     assert done.code == (0 if quorum else 3), told
     return _report(done.output, "quorum" if quorum else "failed")
+
+
+def _slow(holder: Told) -> bool:
+    """Whether nothing but time was short: a disk or TPM that is there and has not answered."""
+    return holder.verdict == SILENT or re.search(_SLOW, holder.reason) is not None
 
 
 def nothing_left(vm: Machine, *, but: str = "") -> None:

@@ -149,6 +149,7 @@ def enrol_root(vm: Machine, entry: str, recipe: Recipe) -> None:
     """Enrol the running root, and take what a boot image is made from into the entry."""
     for disk in FRAGMENT_DISKS:
         vm.run(f"keyquorum holder init-disk /dev/disk/by-id/virtio-{disk} --yes")
+        vm.run(f"udevadm wait --timeout=40 /dev/disk/by-id/virtio-{disk}-part1")
     vm.put("/root/policy.toml", recipe.policy.encode())
     vm.put("/root/passphrase", recipe.luks.passphrase, mode=0o600)
     if recipe.prepare:
