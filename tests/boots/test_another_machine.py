@@ -24,7 +24,7 @@ from boots.aftermath import (
     opened_by_passphrase,
     wait_for_verdict,
 )
-from boots.enrolled import PROMPT, TWO_OF_THREE, Recipe, Scene, enrolled_root
+from boots.enrolled import PATIENT, PROMPT, TWO_OF_THREE, Recipe, Scene, enrolled_root
 from guests import hardware
 from guests.swtpm import TpmState
 
@@ -36,6 +36,7 @@ MEASURED = Recipe(
     "measured",
     TWO_OF_THREE.replace("pcrs = [7]", 'pcrs = [7]\nfacts = ["bios-version", "cpu-model"]')
     + f"[fragments]\nvalid_days = {VALID_DAYS}\n",
+    prepare=PATIENT,
     hardware=(("ovmf", True), ("smbios", (f"type=0,version={ENROLLED_BIOS}",))),
 )
 # Debian's variable store with Microsoft's keys in it, so that Secure Boot is on; in an empty one it is off.

@@ -23,7 +23,7 @@ _TAGS = {
     "ID": "by-id",
 }
 _AT_ONCE = 256
-_LAST_WORDS = 0.25  # seconds in which to say what was found and what was not, before that is silence
+_LAST_WORDS = 0.5  # seconds in which to say what was found and what was not, before that is silence
 _LINK_PATIENCE = 1.0  # seconds for the disk that udev names before others are looked at
 _MAX_NAMED = 4  # of other fragment disks
 _SKIP = ("dm-", "ram", "zram", "sr", "fd", "md", "nbd")
