@@ -121,7 +121,7 @@ def test_searching_ends_in_time(machine: Machine, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(block, "identify", lambda _path: gate.wait(30) and None)
     started = time.monotonic()
     with pytest.raises(UnavailableError, match=r" is attached among those that answer$"):
-        machine.find(0.45)
+        machine.find(0.7)
     assert 0.15 < time.monotonic() - started < 10
     gate.set()
 
@@ -165,7 +165,7 @@ def test_a_silent_disk_that_udev_names_is_named(machine: Machine) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(block, "identify", lambda _path: gate.wait(30) and None)
         with pytest.raises(UnavailableError, match=f"^disk {show_id(DISK_ID)} at {silent} does not answer$"):
-            machine.find(0.45)
+            machine.find(0.7)
     gate.set()
 
 
