@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from boots import fragment_disks
 from boots.enrolled import package
+from boots.fragment_disks import init_fragment_disks
 from guests import disk_image, luks_image
 from guests.cache import cached, file_digest
 from guests.disk_image import MEBIBYTE
@@ -153,7 +155,7 @@ def _machine(tree: Tree, disks: list[Disk], tpm: TpmState, cmdline: str = "") ->
 def _enrolled(suite: str) -> str:
     """The directory with a machine's disks and TPM state after everything was enrolled in it."""
     tree, volumes = data_tree(suite), [VOLUMES[name] for name in VOLUMES_OF[suite]]
-    recipe = f"{tree.identity}\n{volumes}\n{file_digest(__file__)}"
+    recipe = "\n".join([tree.identity, str(volumes), *map(file_digest, (__file__, fragment_disks.__file__))])
 
     def make(entry: str) -> None:
         def path(name: str) -> str:
@@ -188,13 +190,6 @@ def _enrol(vm: Machine, volumes: list[Volume]) -> None:
     ):
         vm.put(path, "".join(lines).encode())
     vm.run(["mkdir", "-p", *(volume.where for volume in volumes)])
-
-
-def init_fragment_disks(vm: Machine, names: Iterable[str]) -> None:
-    """Make the machine's disks of these serial numbers fragment disks."""
-    for name in names:
-        vm.run(f"keyquorum holder init-disk /dev/disk/by-id/virtio-{name} --yes")
-        vm.run(f"udevadm wait --timeout=40 /dev/disk/by-id/virtio-{name}-part1")
 
 
 def make_token(vm: Machine) -> None:

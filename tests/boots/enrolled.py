@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from boots import boot_image
+from boots import boot_image, fragment_disks
+from boots.fragment_disks import init_fragment_disks
 from guests import disk_image, luks_image
 from guests.cache import cached, file_digest
 from guests.extents import sparse_copy
@@ -134,7 +135,8 @@ def enrolled_root(recipe: Recipe = ANY_TWO) -> Enrolled:
 
 def identity_of(tree: Tree, recipe: Recipe) -> str:
     """What belongs into the recipe of a machine that is made by this module."""
-    return "\n".join([tree.identity, str(recipe), *map(file_digest, (__file__, boot_image.__file__))])
+    made_by = (__file__, boot_image.__file__, fragment_disks.__file__)
+    return "\n".join([tree.identity, str(recipe), *map(file_digest, made_by)])
 
 
 @contextmanager
@@ -149,9 +151,7 @@ def before_enrolment(entry: str, recipe: Recipe, **changes: object) -> Iterator[
 
 def enrol_root(vm: Machine, entry: str, recipe: Recipe) -> None:
     """Enrol the running root, and take what a boot image is made from into the entry."""
-    for disk in FRAGMENT_DISKS:
-        vm.run(f"keyquorum holder init-disk /dev/disk/by-id/virtio-{disk} --yes")
-        vm.run(f"udevadm wait --timeout=40 /dev/disk/by-id/virtio-{disk}-part1")
+    init_fragment_disks(vm, FRAGMENT_DISKS)
     vm.put("/root/policy.toml", recipe.policy.encode())
     vm.put("/root/passphrase", recipe.luks.passphrase, mode=0o600)
     if recipe.prepare:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 
 from boots.enrolled import FRAGMENT_DISKS, TWO_OF_THREE, package
+from boots.fragment_disks import init_fragment_disks
 from guests.disk_image import MEBIBYTE, empty_image, ext4_image
 from guests.hardware import Disk
 from guests.luks_image import TEST_VOLUME, format_luks
@@ -62,6 +63,5 @@ def plug_in(vm: Machine, disks: Mapping[str, Disk], *, new: bool) -> None:
     mount = f"mount -o noatime {disks[ETC].device} /etc/keyquorum"
     vm.run(f"set -e; cp -a /etc/keyquorum /run/kept; {mount}; {fill}")
     if new:
-        for name in FRAGMENT_DISKS:
-            vm.run(f"keyquorum holder init-disk {disks[name].device} --yes")
+        init_fragment_disks(vm, FRAGMENT_DISKS)
     vm.run(["udevadm", "wait", "--timeout=40", *(f"{disks[name].device}-part1" for name in FRAGMENT_DISKS)])

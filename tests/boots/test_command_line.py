@@ -21,9 +21,9 @@ from boots.data_volume import (
     Volume,
     data_tree,
     enrol,
-    init_fragment_disks,
     volume_image,
 )
+from boots.fragment_disks import init_fragment_disks
 from guests.disk_image import MEBIBYTE, empty_image
 from guests.hardware import Disk
 from guests.machine import Machine
